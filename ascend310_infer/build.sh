@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Builds the runner: ascend310_infer/out/main. Does nothing that is already done.
+#   LITE_HOME    MindSpore Lite: unpacked release tarball, or the wheel's mindspore_lite folder
+#                (default: .lite/mindspore_lite of the project, where scripts/fetch_mindspore_lite.sh puts it)
+#   SANITIZE=1   builds out/main_sanitize instead, which checks memory and undefined behaviour while it runs
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+project=$(dirname -- "$here")
+
+if [[ -z ${LITE_HOME:-} ]]; then
+  LITE_HOME=$project/.lite/mindspore_lite
+  if [[ ! -d $LITE_HOME ]]; then
+    echo "error: LITE_HOME: is not set. Known: run scripts/fetch_mindspore_lite.sh, or unpack a MindSpore Lite release" >&2
+    exit 2
+  fi
+elif [[ ! -d $LITE_HOME ]]; then
+  echo "error: LITE_HOME: has to be a folder. Received: $LITE_HOME" >&2
+  exit 2
+fi
+LITE_HOME=$(cd -- "$LITE_HOME" && pwd)
+for tool in cmake c++; do
+  if ! command -v "${tool}" >/dev/null; then
+    echo "error: $tool: is needed to build the runner and is not installed" >&2
+    exit 2
+  fi
+done
+
+name=main
+build=$here/build
+sanitize=OFF
+if [[ ${SANITIZE:-0} != 0 ]]; then
+  name=main_sanitize
+  build=$here/build/sanitize
+  sanitize=ON
+fi
+
+# CMake keeps what it found for another LITE_HOME; a fresh look is cheap.
+cmake -S "$here" -B "$build" -ULITE_ROOT -ULITE_LIBRARY -ULITE_CORE -DLITE_HOME="$LITE_HOME" -DBINARY_NAME="$name" \
+  -DSANITIZE="$sanitize" -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$here/out"
+cmake --build "$build"

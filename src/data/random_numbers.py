@@ -1,0 +1,30 @@
+"""Random numbers as a pure function of (seed, stream, epoch, position): counter-based Philox generators.
+
+Nothing is drawn in sequence across samples, so worker counts, rank splits and restarts cannot change a batch.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """Independent uses of randomness; a number must never change its meaning."""
+
+    ORDER = 0
+    TRANSFORM = 1
+    DROP_KEY = 2
+
+
+def generator(seed: int, stream: Stream, epoch: int, position: int = 0) -> np.random.Generator:
+    """The generator of one sample (or one epoch's order) of one stream."""
+    key = np.array([seed, stream], np.uint64)
+    counter = np.array([0, 0, epoch, position], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def drop_keys(seed: int, step: int, batch_size: int) -> np.ndarray:
+    """One int32 in [0, 2^31) per image of the global batch of a step, from which layers derive their masks."""
+    return generator(seed, Stream.DROP_KEY, step).integers(0, 2**31, batch_size, dtype=np.int32)

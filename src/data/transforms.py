@@ -1,0 +1,176 @@
+"""From an image file to the array that a network sees, for training and for evaluation.
+
+Geometry and rounding follow timm 1.0.31, operation by operation on PIL images; the arrays differ from torchvision's by
+float32 rounding at most.
+
+Shape letters: C channels, Y X rows and columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from src.errors import DataError
+
+RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+    "hamming": Image.Resampling.HAMMING,
+}
+# A picture of more pixels is taken for a decompression bomb.
+MAX_PIXELS = 178_956_970
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode a file to RGB.
+
+    Raises:
+        DataError: not an image, damaged, or too large.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(path, f"image has more than {MAX_PIXELS} pixels", f"{image.width}x{image.height}")
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(path, "not an image") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(path, str(error)) from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DataError(path, f"cannot be decoded: {error}") from None
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize, centre crop, normalise: the one transform of eval, preprocess and verify.
+
+    Attributes:
+        image_size: side of the result.
+        crop_pct: image_size over the resized side.
+        interpolation: a key of `RESAMPLING`.
+        resize_mode: shorter keeps the aspect; squash resizes both sides, as the zoo does.
+        mean: of the channels, in [0, 1].
+        std: of the channels, in [0, 1].
+    """
+
+    image_size: int
+    crop_pct: float
+    interpolation: str
+    resize_mode: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def resize_size(self) -> int:
+        """Side that the image is resized to before the crop."""
+        return math.floor(self.image_size / self.crop_pct)
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """RGB image to (3, image_size, image_size) float32."""
+        return normalize(self.crop(image), self.mean, self.std)
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """The part of the image that is looked at, before it is normalised."""
+        size, resampling = self.resize_size, RESAMPLING[self.interpolation]
+        if self.resize_mode == "squash":
+            image = image.resize((size, size), resampling)
+        else:
+            image = _resize_shorter(image, size, resampling)
+        return _center_crop(image, self.image_size)
+
+    def as_dict(self) -> dict:
+        """Plain values for a sidecar file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random crop, flip, normalise; every random choice comes from the generator that is passed in."""
+
+    image_size: int
+    train_crop: str
+    crop_scale: tuple[float, float]
+    crop_ratio: tuple[float, float]
+    crop_padding: int
+    hflip: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Image.Image, random: np.random.Generator) -> np.ndarray:
+        """RGB image to (3, image_size, image_size) float32."""
+        # Always the same number of draws in front: switching one choice off shifts no other.
+        pick, flip = random.random(2)
+        resampling = RESAMPLING[self._interpolation(pick)]
+        side = (self.image_size, self.image_size)
+        if self.train_crop == "random_resized":
+            left, top, width, height = random_resized_box(image.size, self.crop_scale, self.crop_ratio, random)
+            image = image.crop((left, top, left + width, top + height)).resize(side, resampling)
+        else:
+            image = image if image.size == side else image.resize(side, resampling)
+        if self.train_crop == "pad":
+            left, top = random.integers(-self.crop_padding, self.crop_padding + 1, 2).tolist()
+            image = image.crop((left, top, left + self.image_size, top + self.image_size))
+        if flip < self.hflip:
+            image = ImageOps.mirror(image)
+        return normalize(image, self.mean, self.std)
+
+    def _interpolation(self, pick: float) -> str:
+        if self.interpolation == "random":
+            return "bilinear" if pick < 0.5 else "bicubic"
+        return self.interpolation
+
+
+def random_resized_box(
+    size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], random: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Left, top, width, height of a crop of random area and aspect; the centre when ten tries do not fit."""
+    width, height = size
+    log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
+    for _ in range(10):
+        area = random.uniform(*scale) * width * height
+        aspect = math.exp(random.uniform(*log_ratio))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(random.integers(0, width - crop_width + 1))
+            top = int(random.integers(0, height - crop_height + 1))
+            return left, top, crop_width, crop_height
+    crop_width, crop_height = width, height
+    if width / height < ratio[0]:
+        crop_height = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        crop_width = round(height * ratio[1])
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def normalize(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """RGB image to float32 (C, Y, X): ``(pixel / 255 - mean) / std``."""
+    pixel_YXC = np.asarray(image)
+    out_CYX = np.empty((pixel_YXC.shape[2], *pixel_YXC.shape[:2]), np.float32)
+    for channel in range(len(out_CYX)):
+        plane = out_CYX[channel]
+        np.divide(pixel_YXC[..., channel], np.float32(255), out=plane)
+        plane -= np.float32(mean[channel])
+        plane /= np.float32(std[channel])
+    return out_CYX
+
+
+def _resize_shorter(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    if width <= height:
+        return image.resize((size, int(size * height / width)), resampling)
+    return image.resize((int(size * width / height), size), resampling)
+
+
+def _center_crop(image: Image.Image, size: int) -> Image.Image:
+    """Centre square; PIL fills with black where the image is smaller."""
+    left, top = round((image.width - size) / 2.0), round((image.height - size) / 2.0)
+    return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,346 @@
+"""Rewrite a MINDIR of MindSpore 2.10 (IR version 3) as IR version 1, the newest that MindSpore Lite 2.0 reads.
+
+Lite 2.0 is the release that a package index offers with a C++ library, and boxes with an Ascend 310 often run it or an
+older one. The two versions store the same graph; they differ in where an operator keeps its settings: version 3 passes
+them as constant inputs of a function-like primitive, version 1 stores them as attributes of the primitive. Besides,
+some operators have other names and a plain number next to a tensor has to be a tensor itself.
+
+An operator is rewritten only if it is in the tables below, because Lite 2.0 accepts several others and computes them
+wrongly (Im2Col, tanh GELU) or crashes. ``tests/deploy/test_mindir_v1.py`` runs every form in Lite.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, PrimitiveProto, TensorProto
+
+from src.errors import ModelFileError
+
+IR_VERSION = 1
+IR_VERSION_TEXT = "0.1.1"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How version 1 writes one operator.
+
+    Attributes:
+        inputs: how many of the arguments stay inputs.
+        attributes: names of the arguments behind them, which become attributes.
+        name: the operator's name in version 1, where it differs.
+        twins: attribute -> second name under which version 1 stores it too.
+        numbers: True if an input may be a plain number, which has to become a tensor.
+    """
+
+    inputs: int
+    attributes: tuple[str, ...] = ()
+    name: str = ""
+    twins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: bool = False
+
+
+_ARITHMETIC = Rule(2, numbers=True)
+_MATMUL_TWINS = {"transpose_a": ("transpose_x1",), "transpose_b": ("transpose_x2",)}
+_BATCH_MATMUL_TWINS = {"transpose_a": ("transpose_x1", "adj_x1"), "transpose_b": ("transpose_x2", "adj_x2")}
+_SLICE_MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+_BATCH_NORM_SETTINGS = ("is_training", "epsilon", "momentum", "data_format")
+
+# Primitives that MindSpore generates from a description: their settings are inputs in version 3.
+RULES: dict[str, Rule] = {
+    **{name: _ARITHMETIC for name in ("Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow")},
+    **{name: Rule(1) for name in ("Abs", "Erf", "Exp", "Neg", "ReLU", "Rsqrt", "Sigmoid", "Sqrt", "Square", "Tanh")},
+    "Adds": Rule(2, name="Add", numbers=True),
+    "Subs": Rule(2, name="Sub", numbers=True),
+    "Muls": Rule(2, name="Mul", numbers=True),
+    "Div": Rule(2, name="RealDiv", numbers=True),
+    "Divs": Rule(2, name="RealDiv", numbers=True),
+    "BatchMatMul": Rule(2, ("transpose_a", "transpose_b"), twins=_BATCH_MATMUL_TWINS),
+    "BatchNorm": Rule(5, _BATCH_NORM_SETTINGS, twins={"data_format": ("format",)}),
+    "BiasAdd": Rule(2, ("data_format",), twins={"data_format": ("format",)}),
+    "BroadcastTo": Rule(1, ("shape",)),
+    "Cast": Rule(2),
+    "Concat": Rule(1, ("axis",)),
+    "ExpandDims": Rule(2),
+    "LayerNorm": Rule(3, ("begin_norm_axis", "begin_params_axis", "epsilon")),
+    "MatMul": Rule(2, ("transpose_a", "transpose_b"), twins=_MATMUL_TWINS),
+    "MatMulExt": Rule(2),
+    "ReduceMax": Rule(2, ("keep_dims",)),
+    "ReduceMean": Rule(2, ("keep_dims",)),
+    "ReduceSum": Rule(2, ("keep_dims", "skip_mode")),
+    "Reshape": Rule(2),
+    "Slice": Rule(3),
+    "Softmax": Rule(1, ("axis",)),
+    "Split": Rule(1, ("axis", "output_num")),
+    "Squeeze": Rule(1, ("axis",)),
+    "StridedSlice": Rule(4, _SLICE_MASKS),
+    "Tile": Rule(2),
+    "Transpose": Rule(2),
+    "ZerosLike": Rule(1),
+}
+# Primitives written by hand: version 3 stores them as version 1 does.
+UNCHANGED = frozenset({"Conv2D", "MakeTuple", "MaxPool", "Pad", "Stack", "TupleGetItem", "Unstack"})
+# An inference graph changes nothing, so what orders its effects goes: these stand for their first input, or for nothing.
+_PASS_THROUGH = frozenset({"Depend", "Load"})
+_ORDER_ONLY = frozenset({"UpdateState"})
+
+_LAYOUTS = {0: b"NCHW", 1: b"NHWC", 4: b"NCDHW"}
+# MindSpore's TypeId -> the data type of a stored tensor, and its numpy type.
+_STORED_TYPES = {
+    30: TensorProto.BOOL,
+    32: TensorProto.INT8,
+    34: TensorProto.INT32,
+    35: TensorProto.INT64,
+    37: TensorProto.UINT8,
+    42: TensorProto.FLOAT16,
+    43: TensorProto.FLOAT,
+    44: TensorProto.DOUBLE,
+}
+_NUMPY_TYPES = {
+    TensorProto.INT32: np.int32,
+    TensorProto.INT64: np.int64,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.FLOAT: np.float32,
+}
+
+
+def downgrade(model: ModelProto) -> ModelProto:
+    """Rewrite a model as IR version 1.
+
+    Args:
+        model: what an exported MINDIR file holds; it is not changed.
+
+    Returns:
+        A new model; an equal one if it was of version 1 already.
+
+    Raises:
+        ModelFileError: an operator, or a form of it, has no equal in version 1.
+    """
+    old = ModelProto()
+    old.CopyFrom(model)
+    if old.mind_ir_version <= IR_VERSION:
+        return old
+    _refuse_unknown(old)
+    return _Rewriter(old).run()
+
+
+def rewrite_file(source: Path, target: Path) -> None:
+    """Rewrite the MINDIR file ``source`` as IR version 1 into ``target``, in one step.
+
+    Raises:
+        ModelFileError: ``source`` is missing or no MINDIR, or holds what version 1 cannot express.
+        OSError: ``target`` cannot be written.
+    """
+    model = ModelProto()
+    try:
+        model.ParseFromString(source.read_bytes())
+    except FileNotFoundError:
+        raise ModelFileError(source, "is not there") from None
+    except (OSError, DecodeError) as error:
+        raise ModelFileError(source, "is no MINDIR file that can be read", error) from None
+    if not model.graph.output:
+        raise ModelFileError(source, "is no MINDIR file: it holds no graph with an output")
+    if any(parameter.HasField("external_data") for parameter in model.graph.parameter):
+        raise ModelFileError(source, "keeps its weights in other files, which version 1 of the format cannot")
+    _write_atomically(target, downgrade(model).SerializeToString())
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes the file private; give it what open() would have given.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)
+        os.replace(partial, target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def _refuse_unknown(model: ModelProto) -> None:
+    """Raise for every operator outside of the tables at once, so that a model is mended in one go."""
+    if model.functions:
+        raise ModelFileError(model.graph.name, "control flow (if, while, for over tensors) has no rule for IR version 1")
+    known = UNCHANGED | _PASS_THROUGH | _ORDER_ONLY
+    unknown: dict[str, str] = {}
+    for node, primitive in _operators(model):
+        is_function = primitive.prim_type == PrimitiveProto.PrimType.PRIMITIVE_FUNCTION
+        if primitive.op_type not in (RULES if is_function else known):
+            unknown.setdefault(primitive.op_type, node.domain or node.name)
+    if unknown:
+        named = ", ".join(f"{operator} (first at {place})" for operator, place in unknown.items())
+        raise ModelFileError(model.graph.name, "operators without a rule for IR version 1", named, sorted(RULES | dict.fromkeys(UNCHANGED)))
+
+
+def _operators(model: ModelProto) -> Iterator[tuple[NodeProto, PrimitiveProto]]:
+    """Every node that computes something, with its primitive."""
+    primitives = {primitive.name: primitive for primitive in model.primitives}
+    for node in model.graph.node:
+        if node.op_type.startswith("REF::"):
+            yield node, primitives[node.op_type.removeprefix("REF::")]
+
+
+def _stored_value(constant: NodeProto) -> AttributeProto:
+    return next(attribute for attribute in constant.attribute if attribute.name == "value")
+
+
+class _Rewriter:
+    """One pass over the nodes of a graph; they are stored in the order of computation."""
+
+    def __init__(self, model: ModelProto):
+        self.model = model
+        self.graph: GraphProto = model.graph
+        self.constants = {node.output[0]: node for node in self.graph.node if node.op_type == "Constant"}
+        self.tensors = _tensor_types(self.graph)
+        self.stands_for: dict[str, str] = {}
+        self.nodes: list[NodeProto] = list(self.constants.values())
+        self.primitives: dict[bytes, PrimitiveProto] = {}
+
+    def run(self) -> ModelProto:
+        for node, primitive in _operators(self.model):
+            inputs = [self.stands_for.get(name, name) for name in node.input]
+            if primitive.op_type in _PASS_THROUGH:
+                self.stands_for[node.output[0]] = inputs[0]
+            elif primitive.op_type not in _ORDER_ONLY:
+                self._rewrite(node, primitive, inputs)
+        return self._assemble()
+
+    def _rewrite(self, node: NodeProto, primitive: PrimitiveProto, inputs: list[str]) -> None:
+        if primitive.op_type in UNCHANGED:
+            operator, attributes = primitive.op_type, list(primitive.attribute)
+        else:
+            operator, inputs, attributes = self._by_rule(node, primitive.op_type, inputs)
+        new = PrimitiveProto(op_type=operator, instance_name=primitive.instance_name, attribute=attributes)
+        stored = self.primitives.setdefault(new.SerializeToString(deterministic=True), new)
+        stored.name = stored.name or f"{operator}:p{len(self.primitives)}"
+        # What these two hold are hints to the compiler of the new versions.
+        node.ClearField("node_attr")
+        node.ClearField("primal_attr")
+        node.op_type = f"REF::{stored.name}"
+        del node.input[:]
+        node.input.extend(inputs)
+        self.nodes.append(node)
+
+    def _by_rule(self, node: NodeProto, operator: str, inputs: list[str]) -> tuple[str, list[str], list[AttributeProto]]:
+        rule = RULES[operator]
+        if len(inputs) > rule.inputs + len(rule.attributes):
+            raise ModelFileError(node.domain, f"{operator} has more inputs than its rule knows", len(inputs))
+        attributes = {name: self._setting(node, name, value) for name, value in zip(rule.attributes, inputs[rule.inputs :])}
+        for name, others in rule.twins.items():
+            attributes |= {other: _renamed(attributes[name], other) for other in others if name in attributes}
+        inputs = inputs[: rule.inputs]
+        operator = rule.name or operator
+        if rule.numbers:
+            inputs = [self._as_tensor(name, inputs) for name in inputs]
+        if operator == "Cast":
+            inputs[1] = self._type_constant(inputs[1])
+        if operator == "BroadcastTo":
+            attributes["shape"] = self._full_shape(node)
+        if operator == "MatMulExt":
+            operator, attributes = self._matmul(node, inputs)
+        return operator, inputs, list(attributes.values())
+
+    def _setting(self, node: NodeProto, name: str, constant: str) -> AttributeProto:
+        if constant not in self.constants:
+            raise ModelFileError(node.domain, f"the setting {name} has to be constant in IR version 1")
+        value = _stored_value(self.constants[constant])
+        if name == "data_format" and value.type == AttributeProto.INT64:
+            return AttributeProto(name=name, type=AttributeProto.STRING, s=_LAYOUTS[value.i])
+        return _renamed(value, name)
+
+    def _matmul(self, node: NodeProto, inputs: list[str]) -> tuple[str, dict[str, AttributeProto]]:
+        """``x @ y``: version 1 has one operator for matrices and one for batches of them, and no broadcasting."""
+        left, right = (self.tensors[name].dims for name in inputs)
+        if len(left) != len(right) or left[:-2] != right[:-2]:
+            raise ModelFileError(node.domain, "matmul has to have equal batch axes", f"{list(left)} @ {list(right)}")
+        operator = "MatMul" if len(left) == 2 else "BatchMatMul"
+        names = [name for first, others in RULES[operator].twins.items() for name in (first, *others)]
+        return operator, {name: AttributeProto(name=name, type=AttributeProto.BOOL, i=0) for name in names}
+
+    def _full_shape(self, node: NodeProto) -> AttributeProto:
+        """Lite does not take -1 for "this axis as it is"."""
+        sizes = [AttributeProto(type=AttributeProto.INT64, ints=[size]) for size in self.tensors[node.output[0]].dims]
+        return AttributeProto(name="shape", type=AttributeProto.TUPLE, values=sizes)
+
+    def _as_tensor(self, name: str, operands: list[str]) -> str:
+        """The name of a tensor of no axes for a plain number, of the type of the other operand."""
+        if name not in self.constants:
+            return name
+        value = _stored_value(self.constants[name])
+        if value.type == AttributeProto.TENSORS:
+            return name
+        data_type = next((self.tensors[other].data_type for other in operands if other in self.tensors), None)
+        if data_type not in _NUMPY_TYPES:
+            raise ModelFileError(name, "a number needs a tensor of a float or integer type beside it")
+        number = {AttributeProto.FLOAT: value.f, AttributeProto.DOUBLE: value.d}.get(value.type, value.i)
+        content = np.array(number, _NUMPY_TYPES[data_type]).tobytes()
+        return self._add_constant(f"{name}@tensor{data_type}", TensorProto(data_type=data_type, raw_data=content))
+
+    def _type_constant(self, name: str) -> str:
+        """Version 3 stores the type to cast to as a number; version 1 as an empty tensor of that type."""
+        data_type = _STORED_TYPES.get(_stored_value(self.constants[name]).i)
+        if data_type is None:
+            raise ModelFileError(name, "cast to a type that IR version 1 lacks")
+        return self._add_constant(f"{name}@type{data_type}", TensorProto(data_type=data_type))
+
+    def _add_constant(self, name: str, tensor: TensorProto) -> str:
+        if name not in self.constants:
+            tensor.name = "value0"
+            value = AttributeProto(name="value", type=AttributeProto.TENSORS, tensors=[tensor])
+            self.constants[name] = NodeProto(name=name, op_type="Constant", output=[name], attribute=[value])
+            self.nodes.append(self.constants[name])
+        return name
+
+    def _assemble(self) -> ModelProto:
+        for output in self.graph.output:
+            output.name = self.stands_for.get(output.name, output.name)
+        nodes = self._needed()
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+        used = {node.op_type.removeprefix("REF::") for node in nodes}
+        del self.model.primitives[:]
+        self.model.primitives.extend(primitive for primitive in self.primitives.values() if primitive.name in used)
+        self.model.ClearField("user_info")
+        self.model.mind_ir_version = IR_VERSION
+        self.model.ir_version = IR_VERSION_TEXT
+        return self.model
+
+    def _needed(self) -> list[NodeProto]:
+        """The nodes that an output depends on; with the ordering nodes gone, some lead nowhere."""
+        producers = {node.output[0]: node for node in self.nodes}
+        needed: set[str] = set()
+        waiting = [output.name for output in self.graph.output]
+        while waiting:
+            name = waiting.pop()
+            if name in producers and name not in needed:
+                needed.add(name)
+                waiting.extend(producers[name].input)
+        return [node for node in self.nodes if node.output[0] in needed]
+
+
+def _tensor_types(graph: GraphProto) -> dict[str, TensorProto]:
+    """Name -> shape and data type of every tensor: parameters, inputs, constants and results of nodes."""
+    found = {parameter.name: parameter for parameter in graph.parameter}
+    found |= {value.name: value.tensor[0] for value in graph.input if value.tensor}
+    for node in graph.node:
+        wanted = "value" if node.op_type == "Constant" else "shape"
+        described = [attribute for attribute in node.attribute if attribute.name == wanted and attribute.tensors]
+        if described:
+            found[node.output[0]] = described[0].tensors[0]
+    return found
+
+
+def _renamed(attribute: AttributeProto, name: str) -> AttributeProto:
+    new = AttributeProto()
+    new.CopyFrom(attribute)
+    new.name = name
+    return new

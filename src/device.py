@@ -1,0 +1,95 @@
+"""The device of a run: target, graph mode, rank and versions; the only reader of the environment.
+
+MindSpore is imported inside functions: its noise level must be set before, and a wrong installation is reported first.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from src.errors import ConfigError, UserError
+
+PYTHON_VERSIONS = ((3, 10), (3, 11), (3, 12))
+PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "PyYAML", "scikit-learn")
+
+
+def check_installation() -> None:
+    """Refuse what cannot work, before anything is imported that would say it less clearly.
+
+    Raises:
+        UserError: Python or numpy of the wrong version, or a package that is missing.
+    """
+    if sys.version_info[:2] not in PYTHON_VERSIONS:
+        raise UserError("python", "MindSpore 2.10 needs 3.10, 3.11 or 3.12", platform.python_version())
+    missing = [name for name in PACKAGES if package_version(name) is None]
+    if missing:
+        raise UserError("python", f"packages are missing, run `make demo` or {install_hint()}", ", ".join(missing))
+    numpy_version = package_version("numpy")
+    if int(numpy_version.split(".")[0]) >= 2:
+        raise UserError("numpy", f"MindSpore 2.10 needs numpy below 2, {install_hint()}", numpy_version)
+
+
+def install_hint() -> str:
+    """The command that installs what a run needs."""
+    return "`pip install -r requirements.txt`"
+
+
+def package_version(name: str) -> str | None:
+    """Installed version of a distribution, None without one."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def set_noise(verbose: bool) -> None:
+    """MindSpore's warnings only on request; call it before MindSpore is imported."""
+    os.environ.setdefault("GLOG_v", "2" if verbose else "3")
+
+
+def open_device(target: str, device_id: int, graph_mode: int, seed: int) -> None:
+    """Choose the device, the execution mode and the seeds of this process.
+
+    Raises:
+        ConfigError: a target that this machine does not have.
+    """
+    import mindspore as ms
+    import numpy as np
+
+    try:
+        ms.set_device(target, device_id if target != "CPU" else 0)
+    except (RuntimeError, ValueError, ImportError, AttributeError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ConfigError("device_target", f"cannot be opened: {first_line}", target, "CPU runs everywhere") from None
+    ms.set_context(mode=ms.PYNATIVE_MODE if graph_mode else ms.GRAPH_MODE)
+    ms.set_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def rank() -> int:
+    """Rank of this process among all that train together."""
+    return int(os.environ.get("RANK_ID", "0"))
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on: Python, packages, and the project's commit where it is a git checkout."""
+    found = {"python": platform.python_version()}
+    found.update({name.lower(): package_version(name) or "missing" for name in PACKAGES})
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found["commit"] = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        found["commit"] = "unknown"
+    return found

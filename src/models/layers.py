@@ -1,0 +1,136 @@
+"""Layers that two or more model families share.
+
+Shape letters: B batch, N tokens, D width, H heads, K width of one head, F hidden width of the MLP.
+
+Random layers draw from no generator: ``key_B`` holds one random integer in [0, 2^31) per image of this step, and a mask is
+a hash of that key, the layer's salt and the element's place. So a mask depends on (seed, step, position of the image in the
+global batch) alone, and a run repeats bit for bit after a restart. ``key_B=None`` means: nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.models.kernels import Dense, Gelu, SoftmaxAttention
+
+_ODD_A = 0x9E3779B97F4A7C15 - (1 << 64)
+_ODD_B = 0xBF58476D1CE4E5B9 - (1 << 64)
+
+
+def hash_integers(key: Tensor, salt: int) -> Tensor:
+    """64-bit integers, spread over the whole range, from int64 keys (the multiplications wrap round)."""
+    mixed = (key + salt) * _ODD_A
+    mixed = ops.bitwise_xor(mixed, ops.bitwise_right_shift(mixed, ops.full_like(mixed, 31))) * _ODD_B
+    return ops.bitwise_xor(mixed, ops.bitwise_right_shift(mixed, ops.full_like(mixed, 29)))
+
+
+def threshold(drop_rate: float) -> int:
+    """A uniform signed 64-bit integer lies below this with probability ``drop_rate``."""
+    return int(round(drop_rate * 2.0**64)) - (1 << 63)
+
+
+class DropPath(nn.Cell):
+    """Stochastic depth per image, https://arxiv.org/abs/1603.09382: a branch is dropped or divided by the keep rate."""
+
+    def __init__(self, drop_rate: float, salt: int):
+        super().__init__()
+        check_rate("drop_path_rate", drop_rate)
+        self.drop_rate, self.salt = drop_rate, salt
+        self.threshold = threshold(drop_rate)
+
+    def construct(self, branch: Tensor, key_B: Tensor | None = None) -> Tensor:
+        if key_B is None or self.drop_rate == 0.0:
+            return branch
+        keep_B = (hash_integers(key_B.astype(ms.int64), self.salt) >= self.threshold).astype(branch.dtype)
+        shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
+        return branch * (keep_B / (1.0 - self.drop_rate)).reshape(shape)
+
+
+class Dropout(nn.Cell):
+    """Elementwise dropout, https://arxiv.org/abs/1207.0580, with a mask that is a hash of row and column numbers."""
+
+    def __init__(self, drop_rate: float, salt: int):
+        super().__init__()
+        check_rate("drop_rate", drop_rate)
+        self.drop_rate, self.salt = drop_rate, salt
+        self.threshold = threshold(drop_rate)
+
+    def mask(self, shape: tuple, key_B: Tensor) -> Tensor:
+        """Zeros and 1 / keep of this shape, whose first axis is the batch."""
+        B, columns = shape[0], shape[-1]
+        rows = int(np.prod(shape[1:-1]))
+        row_key_BR = key_B.astype(ms.int64).reshape(B, 1) * rows + ops.arange(rows).astype(ms.int64)
+        row_BR1 = hash_integers(row_key_BR, self.salt).reshape(B, rows, 1)
+        # An odd factor per column: the product is uniform over 64 bits, with two passes over the large mask.
+        column_C = hash_integers(ops.arange(columns).astype(ms.int64), self.salt + 1) * 2 + 1
+        keep = (row_BR1 * column_C >= self.threshold).astype(ms.float32)
+        return (keep * (1.0 / (1.0 - self.drop_rate))).reshape(shape)
+
+    def construct(self, x: Tensor, key_B: Tensor | None = None) -> Tensor:
+        if key_B is None or self.drop_rate == 0.0:
+            return x
+        return x * self.mask(x.shape, key_B)
+
+
+def check_rate(name: str, rate: float) -> None:
+    """A rate is in [0, 1).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"{name} must be at least 0 and below 1. Received: {rate}")
+
+
+class Attention(nn.Cell):
+    """Multi-head self-attention with one fused projection; parameters ``qkv.*`` (3D, D) and ``proj.*`` (D, D)."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop_rate: float, drop_rate: float, salt: int):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim must be a multiple of num_heads. Received: dim {dim}, num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.qkv = Dense(dim, 3 * dim, qkv_bias)
+        self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
+        self.attn_drop = Dropout(attn_drop_rate, salt)
+        self.proj = Dense(dim, dim)
+        self.proj_drop = Dropout(drop_rate, salt + 2)
+        self.split = ops.Split(-1, 3)
+
+    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
+        B, N, D = x_BND.shape
+        H = self.num_heads
+        q_BND, k_BND, v_BND = self.split(self.qkv(x_BND))
+        q_BHNK = q_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
+        k_BHNK = k_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
+        v_BHNK = v_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
+        if key_B is None or self.attn_drop.drop_rate == 0.0:
+            out_BHNK = self.attention(q_BHNK, k_BHNK, v_BHNK)
+        else:
+            out_BHNK = self.attention(q_BHNK, k_BHNK, v_BHNK, self.attn_drop.mask((B, H, N, N), key_B))
+        out_BND = out_BHNK.transpose(0, 2, 1, 3).reshape(B, N, D)
+        return self.proj_drop(self.proj(out_BND), key_B)
+
+
+class Mlp(nn.Cell):
+    """Dense, GELU, Dense; parameters ``fc1.*`` (F, D) and ``fc2.*`` (D, F)."""
+
+    def __init__(self, dim: int, hidden_dim: int, tanh_gelu: bool, drop_rate: float, salt: int):
+        super().__init__()
+        self.fc1 = Dense(dim, hidden_dim)
+        self.act = Gelu(tanh_gelu)
+        self.drop1 = Dropout(drop_rate, salt)
+        self.fc2 = Dense(hidden_dim, dim)
+        self.drop2 = Dropout(drop_rate, salt + 2)
+
+    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
+        hidden_BNF = self.drop1(self.act(self.fc1(x_BND)), key_B)
+        return self.drop2(self.fc2(hidden_BNF), key_B)
+
+
+def group_by_prefix(net: nn.Cell, prefixes: list) -> list[list[str]]:
+    """The parameter names of a net, one list per prefix or tuple of prefixes."""
+    names = [name for name, _ in net.parameters_and_names()]
+    return [[name for name in names if name.startswith(prefix)] for prefix in prefixes]

@@ -1,0 +1,177 @@
+"""Vision Transformer (ViT), https://arxiv.org/abs/2010.11929.
+
+Names and mathematics follow timm 1.0.31 ``vision_transformer``; the JAX original is google-research/vision_transformer.
+``compat="zoo"`` is what the model zoo's checkpoints were trained with: the tanh form of GELU.
+
+Shape letters: B batch, C image channels, Y X image rows and columns, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Normal, TruncatedNormal, initializer
+
+from src.models.kernels import Dense, LayerNorm, PatchConv2d
+from src.models.layers import Attention, Dropout, DropPath, Mlp, group_by_prefix
+
+# Table 1 of the paper; tiny and small are DeiT's, https://arxiv.org/abs/2012.12877 table 1.
+_TINY = dict(embed_dim=192, depth=12, num_heads=3, mlp_ratio=4.0)
+_SMALL = dict(embed_dim=384, depth=12, num_heads=6, mlp_ratio=4.0)
+_BASE = dict(embed_dim=768, depth=12, num_heads=12, mlp_ratio=4.0)
+_LARGE = dict(embed_dim=1024, depth=24, num_heads=16, mlp_ratio=4.0)
+_HUGE = dict(embed_dim=1280, depth=32, num_heads=16, mlp_ratio=4.0)
+
+SIZES = {
+    "vit_tiny_patch16_224": dict(patch_size=16, **_TINY),
+    "vit_tiny_patch16_384": dict(patch_size=16, **_TINY),
+    "vit_small_patch16_224": dict(patch_size=16, **_SMALL),
+    "vit_small_patch16_384": dict(patch_size=16, **_SMALL),
+    "vit_small_patch32_224": dict(patch_size=32, **_SMALL),
+    "vit_small_patch32_384": dict(patch_size=32, **_SMALL),
+    "vit_base_patch16_224": dict(patch_size=16, **_BASE),
+    "vit_base_patch16_384": dict(patch_size=16, **_BASE),
+    "vit_base_patch32_224": dict(patch_size=32, **_BASE),
+    "vit_base_patch32_384": dict(patch_size=32, **_BASE),
+    "vit_large_patch16_224": dict(patch_size=16, **_LARGE),
+    "vit_large_patch16_384": dict(patch_size=16, **_LARGE),
+    "vit_large_patch32_224": dict(patch_size=32, **_LARGE),
+    "vit_large_patch32_384": dict(patch_size=32, **_LARGE),
+    "vit_huge_patch14_224": dict(patch_size=14, **_HUGE),
+    # The zoo's `testing`: one of everything.
+    "vit_testing": dict(patch_size=16, embed_dim=1, depth=1, num_heads=1, mlp_ratio=1.0),
+}
+ALIASES = {
+    "ViT-B_16": "vit_base_patch16_224",
+    "ViT-B_32": "vit_base_patch32_224",
+    "ViT-L_16": "vit_large_patch16_224",
+    "ViT-L_32": "vit_large_patch32_224",
+    "ViT-H_14": "vit_huge_patch14_224",
+    "testing": "vit_testing",
+}
+
+
+class PatchEmbed(nn.Cell):
+    """Image to patch tokens: ``(B, C, Y, X) -> (B, N, D)``."""
+
+    def __init__(self, image_size: int, in_channels: int, embed_dim: int, patch_size: int):
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(
+                f"image_size must be a multiple of patch_size. Received: image_size {image_size}, patch_size {patch_size}"
+            )
+        self.image_size = image_size
+        self.num_patches = (image_size // patch_size) ** 2
+        self.proj = PatchConv2d(in_channels, embed_dim, patch_size)
+
+    def construct(self, image_BCYX: Tensor) -> Tensor:
+        assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
+        return self.proj(image_BCYX)
+
+
+class Block(nn.Cell):
+    """Pre-norm transformer block, the paper's eq. 2 and 3."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        *,
+        tanh_gelu: bool,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+        salt: int,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm(dim, 1e-6)
+        self.attn = Attention(dim, num_heads, True, attn_drop_rate, drop_rate, salt)
+        self.drop_path1 = DropPath(drop_path_rate, salt + 4)
+        self.norm2 = LayerNorm(dim, 1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu, drop_rate, salt + 6)
+        self.drop_path2 = DropPath(drop_path_rate, salt + 10)
+
+    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
+        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), key_B), key_B)
+        return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND), key_B), key_B)
+
+
+class VisionTransformer(nn.Cell):
+    """ViT classifier with a class token and learned position embeddings: ``(B, C, Y, X) -> (B, num_classes)``."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_size: int,
+        in_channels: int,
+        patch_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        compat: str = "official",
+    ):
+        super().__init__()
+        self.patch_embed = PatchEmbed(image_size, in_channels, embed_dim, patch_size)
+        self.cls_token = Parameter(initializer(Normal(1e-6), (1, 1, embed_dim)))
+        num_tokens = self.patch_embed.num_patches + 1
+        self.pos_embed = Parameter(initializer(TruncatedNormal(0.02), (1, num_tokens, embed_dim)))
+        self.pos_drop = Dropout(drop_rate, salt=0)
+        self.blocks = nn.CellList(
+            [
+                Block(
+                    embed_dim,
+                    num_heads,
+                    mlp_ratio,
+                    tanh_gelu=compat == "zoo",
+                    drop_rate=drop_rate,
+                    attn_drop_rate=attn_drop_rate,
+                    drop_path_rate=float(rate),
+                    salt=16 * (index + 1),
+                )
+                for index, rate in enumerate(np.linspace(0, drop_path_rate, depth))
+            ]
+        )
+        self.norm = LayerNorm(embed_dim, 1e-6)
+        self.head = Dense(embed_dim, num_classes)
+
+    def embed(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """Class token, patch tokens and positions: (B, N, D)."""
+        patch_BND = self.patch_embed(image_BCYX)
+        class_B1D = ops.tile(self.cls_token, (patch_BND.shape[0], 1, 1))
+        return self.pos_drop(ops.concat((class_B1D, patch_BND), 1) + self.pos_embed, key_B)
+
+    def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
+        x_BND = self.embed(image_BCYX, key_B)
+        for block in self.blocks:
+            x_BND = block(x_BND, key_B)
+        # Every token is normalised, then one is picked: Lite 2.0 gets a norm of 2 to 7 rows wrong.
+        return self.head(self.norm(x_BND)[:, 0])
+
+    def features(self, image_BCYX: Tensor) -> dict[str, Tensor]:
+        """Named intermediates in timm's spelling: patch_embed, blocks.i and norm, each (B, N, D), then head."""
+        named = {"patch_embed": self.patch_embed(image_BCYX)}
+        x_BND = self.embed(image_BCYX)
+        for index, block in enumerate(self.blocks):
+            named[f"blocks.{index}"] = x_BND = block(x_BND)
+        named["norm"] = x_BND = self.norm(x_BND)
+        named["head"] = self.head(x_BND[:, 0])
+        return named
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two or more dimensions that are not decayed either."""
+        return {"cls_token", "pos_embed"}
+
+    def head_prefixes(self) -> tuple[str, ...]:
+        """How the names of the head's parameters start: what another number of classes replaces."""
+        return ("head.",)
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names from the image to the logits: embedding, one group a block, norm and head."""
+        blocks = [f"blocks.{index}." for index in range(len(self.blocks))]
+        return group_by_prefix(self, [("cls_token", "pos_embed", "patch_embed."), *blocks, ("norm.", "head.")])

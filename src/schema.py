@@ -1,0 +1,286 @@
+"""Every key that a YAML or a flag can set: its section, type, default and meaning, and the zoo's other names for it.
+
+Users see one flat namespace, code sees these frozen sections; a test holds the leaf names unique over all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _split_commas(value: object) -> object:
+    """``0.9,0.999`` and ``[0.9, 0.999]`` as a flag's text."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[]() ").split(",")]
+    return value
+
+
+def _none_if_empty(value: object) -> object:
+    """A flag has no other way to say null than a word."""
+    return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else value
+
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Pair = Annotated[tuple[float, float], BeforeValidator(_split_commas)]
+Triple = Annotated[tuple[float, float, float], BeforeValidator(_split_commas)]
+OptionalTriple = Annotated[Triple | None, BeforeValidator(_none_if_empty)]
+Path = Annotated[str | None, BeforeValidator(_none_if_empty)]
+
+
+def _or_none(of: object) -> object:
+    return Annotated[of | None, BeforeValidator(_none_if_empty)]
+
+
+class Section(BaseModel):
+    """A group of keys; immutable, and nothing else fits in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The network and where its weights come from. An empty size is the arch's own."""
+
+    arch: str = Field("cct_7_3x1_32", description="model name, see README for the list")
+    num_classes: _or_none(Count) = Field(None, description="outputs of the head")
+    image_size: _or_none(Count) = Field(None, description="side of the square input in pixels")
+    in_channels: Count = Field(3, description="image channels")
+    compat: Literal["official", "zoo"] = Field("official", description="the authors' numerics or the model zoo's")
+    pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
+    reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
+    embed_dim: _or_none(Count) = Field(None, description="width of a token")
+    depth: _or_none(Count) = Field(None, description="number of blocks")
+    num_heads: _or_none(Count) = Field(None, description="attention heads")
+    mlp_ratio: _or_none(Positive) = Field(None, description="hidden width of the MLP over embed_dim")
+    patch_size: _or_none(Count) = Field(None, description="side of a patch (ViT)")
+    kernel_size: _or_none(Count) = Field(None, description="tokenizer kernel (CCT)")
+    num_conv_layers: _or_none(Annotated[int, Field(ge=1, le=2)]) = Field(None, description="tokenizer layers (CCT)")
+    positional_embedding: _or_none(Literal["learnable", "sine"]) = Field(None, description="position embedding (CCT)")
+    drop_rate: _or_none(Rate) = Field(None, description="dropout")
+    attn_drop_rate: _or_none(Rate) = Field(None, description="dropout of attention probabilities")
+    drop_path_rate: _or_none(Rate) = Field(None, description="stochastic depth of the last block")
+
+    def sizes(self) -> dict[str, object]:
+        """The overridden sizes, as `build_model` takes them."""
+        outside = {"arch", "num_classes", "image_size", "in_channels", "compat", "pretrained", "reset_head"}
+        return {k: v for k, v in self.model_dump().items() if k not in outside and v is not None}
+
+
+class DataConfig(Section):
+    """Where images come from and how evaluation sees them."""
+
+    set: Literal["ImageNet", "folder", "digits", "CIFAR10", "CIFAR100"] = Field(
+        "folder", description="kind of data set; ImageNet and folder both mean folders of class folders"
+    )
+    data_url: str = Field("./data", description="its folder; holds train and val")
+    batch_size: Count = Field(128, description="images per device and step")
+    num_parallel_workers: Count = Field(4, description="threads that read and transform (at most the CPU's cores)")
+    crop_pct: _or_none(Annotated[float, Field(gt=0, le=1)]) = Field(
+        None, description="evaluation: image_size over the resized side; empty for the arch's own"
+    )
+    interpolation: _or_none(Literal["bicubic", "bilinear", "lanczos", "hamming", "random"]) = Field(
+        None, description="resampling; random: training picks bilinear or bicubic, evaluation is bicubic"
+    )
+    resize_mode: Literal["shorter", "squash"] = Field(
+        "shorter", description="evaluation resize: shorter side, or both sides as the zoo"
+    )
+    mean: OptionalTriple = Field(None, description="of the channels, in [0, 1]; empty for the arch's own")
+    std: OptionalTriple = Field(None, description="of the channels, in [0, 1]; empty for the arch's own")
+
+
+class AugmentConfig(Section):
+    """What training does to images and labels."""
+
+    train_crop: Literal["random_resized", "pad", "none"] = Field(
+        "random_resized", description="random area and aspect; or pad and shift; or resize only"
+    )
+    crop_scale: Pair = Field((0.08, 1.0), description="area of a random_resized crop over the image's")
+    crop_ratio: Pair = Field((3 / 4, 4 / 3), description="aspect of a random_resized crop")
+    crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="pixels of shift for train_crop pad")
+    hflip: Probability = Field(0.5, description="probability of a horizontal flip")
+    auto_augment: Path = Field(None, description="RandAugment string such as rand-m9-mstd0.5-inc1")
+    re_prob: Probability = Field(0.0, description="random erasing: probability")
+    re_mode: Literal["const", "rand", "pixel"] = Field("pixel", description="random erasing: fill")
+    re_count: Count = Field(1, description="random erasing: boxes")
+    mix_up: NotNegative = Field(0.0, description="Mixup alpha, 0 for none")
+    cutmix: NotNegative = Field(0.0, description="CutMix alpha, 0 for none")
+    mixup_prob: Probability = Field(1.0, description="share of batches that are mixed")
+    switch_prob: Probability = Field(0.5, description="share of CutMix where both are on")
+    mixup_mode: Literal["batch", "pair", "elem"] = Field("batch", description="what shares one mixing ratio")
+    mixup_off_epoch: Annotated[int, Field(ge=0)] = Field(0, description="no mixing from this epoch on, 0 for never")
+    label_smoothing: Rate = Field(0.1, description="share of the target spread over all classes")
+
+
+class OptimConfig(Section):
+    """Optimizer and gradient clipping."""
+
+    optimizer: Literal["adamw", "momentum", "sgd", "lamb", "lion"] = Field("adamw", description="update rule")
+    base_lr: Positive = Field(5e-4, description="peak learning rate")
+    lr_scale_base: _or_none(Count) = Field(
+        None, description="multiply learning rates by batch_size * devices / this; empty for no scaling"
+    )
+    weight_decay: NotNegative = Field(0.05, description="decoupled weight decay")
+    beta: Annotated[tuple[Rate, Rate], BeforeValidator(_split_commas)] = Field((0.9, 0.999), description="of AdamW")
+    eps: Positive = Field(1e-8, description="of AdamW")
+    momentum: Rate = Field(0.9, description="of the momentum optimizer")
+    clip_global_norm: bool = Field(True, description="clip gradients where clip_global_norm_value is given")
+    clip_global_norm_value: _or_none(NotNegative) = Field(None, description="largest global norm; empty or 0: no clip")
+    accumulation_step: Count = Field(1, description="batches whose gradients are added to one update")
+    with_ema: bool = Field(False, description="keep a moving average of the weights")
+    ema_decay: Rate = Field(0.9999, description="of the moving average")
+
+
+class ScheduleConfig(Section):
+    """Length of the run and learning rate per step."""
+
+    epochs: Count = Field(300, description="passes over the training set")
+    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="first epoch (the zoo's way to shorten a run)")
+    lr_scheduler: Literal["cosine_lr", "constant_lr", "multistep_lr", "exp_lr"] = Field(
+        "cosine_lr", description="curve after the warm-up"
+    )
+    warmup_length: NotNegative = Field(0.0, description="epochs of linear warm-up")
+    warmup_lr: NotNegative = Field(5e-7, description="learning rate of the first step")
+    min_lr: NotNegative = Field(1e-6, description="learning rate at the end of the cosine")
+    cooldown_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs at min_lr after the last")
+    lr_gamma: Positive = Field(0.97, description="factor of exp_lr and multistep_lr")
+    lr_adjust: Positive = Field(30.0, description="epochs per factor of multistep_lr")
+
+
+class PrecisionConfig(Section):
+    """Half precision. A CPU computes in float32 at every level, and says so."""
+
+    amp_level: Literal["O0", "O1", "O2", "O3"] = Field("O0", description="which layers run in half precision")
+    is_dynamic_loss_scale: bool = Field(True, description="adapt the loss scale")
+    loss_scale: Positive = Field(1024.0, description="fixed loss scale")
+
+
+class CheckpointConfig(Section):
+    """What a run leaves behind, in OUTPUT_DIR/ckpt_RANK."""
+
+    output_dir: str = Field(".", description="parent of ckpt_RANK; export and verify write here")
+    resume: str = Field("auto", description="auto: go on where the run directory ends; none; or a checkpoint file")
+    keep_checkpoint_max: Count = Field(2, description="newest checkpoints that are kept, besides the best")
+    save_every: Count = Field(1, description="epochs between checkpoints")
+
+
+class RunConfig(Section):
+    """Device, seed and what is printed."""
+
+    device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
+    device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
+    device_num: Count = Field(1, description="devices in all")
+    graph_mode: Literal[0, 1] = Field(0, description="0 compiles the network, 1 runs it operator by operator (PyNative)")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
+    do_val: bool = Field(True, description="evaluate after every epoch")
+    verbose: bool = Field(False, description="tracebacks, and MindSpore's own warnings")
+    run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
+    train_url: Path = Field(None, description="ModelArts output")
+
+
+class ExportConfig(Section):
+    """The exported file."""
+
+    file_format: Literal["MINDIR", "AIR", "ONNX"] = Field("MINDIR", description="of export.py")
+    file_name: Path = Field(None, description="name without suffix; empty for the arch's")
+    export_batch_size: Count = Field(1, description="images per call of the exported network (--batch_size of export.py)")
+    ir_version: Literal[1, 3] = Field(3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2")
+
+
+class VerifyConfig(Section):
+    """The exported files that verify.py compares with the checkpoint."""
+
+    mindir_path: Path = Field(None, description="MINDIR; its .json and its IR v1 sibling lie beside it")
+    onnx_path: Path = Field(None, description="ONNX file; empty to leave ONNX Runtime out")
+    result_dir: Path = Field(None, description="results of the C++ runner; empty to leave it out")
+    tolerance: Positive = Field(1e-4, description="largest accepted difference of a logit")
+
+
+class Config(BaseModel):
+    """Everything a run depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    run: RunConfig = RunConfig()
+    export: ExportConfig = ExportConfig()
+    verify: VerifyConfig = VerifyConfig()
+
+
+class PreprocessConfig(Section):
+    """preprocess.py: images to the float32 files that the C++ runner reads."""
+
+    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
+    data_path: str = Field(description="folder of class folders")
+    model_info: Path = Field(None, description="the .json beside the exported model: its resize, crop, mean and std")
+    output_path: str = Field("./preprocess_Result", description="folder to write")
+    strict: bool = Field(False, description="an unreadable image ends the run")
+    verbose: bool = Field(False, description="tracebacks for every error")
+
+
+class PostprocessConfig(Section):
+    """postprocess.py: top-1 and top-5 from the C++ runner's results."""
+
+    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
+    result_dir: str = Field("./result_Files", description="the runner's results")
+    label_file: str = Field("./preprocess_Result/imagenet_label.json", description="labels that preprocess.py wrote")
+    verbose: bool = Field(False, description="tracebacks for every error")
+
+
+# Another codebase's name -> ours. YAML and flags alike.
+ALIASES = {
+    "lr": "base_lr",
+    "learning_rate": "base_lr",
+    "lr_init": "base_lr",
+    "wd": "weight_decay",
+    "checkpoint_path": "pretrained",
+    "ckpt_file": "pretrained",
+    "modelarts": "run_modelarts",
+    "in_channel": "in_channels",
+    "in_chans": "in_channels",
+    "sub_type": "arch",
+    "logs_dir": "output_dir",
+    "result_path": "result_dir",
+    "model_path": "mindir_path",
+}
+SHORT_FLAGS = {"a": "arch", "b": "batch_size", "j": "num_parallel_workers"}
+CONFIG_FLAGS = ("config", "cct_config", "tnt_config")
+# Words that the zoo uses for the same choice.
+VALUE_ALIASES = {
+    "set": {"imagenet": "ImageNet", "cifar10": "CIFAR10", "cifar100": "CIFAR100"},
+    "lr_scheduler": {"cosine_annealing": "cosine_lr"},
+    "dataset_name": {"Cifar10": "cifar10", "CIFAR10": "cifar10"},
+}
+# Zoo keys that never had an effect.
+DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
+# In these commands a common flag means another key than in the YAML.
+COMMAND_FLAGS = {"export": {"batch_size": "export_batch_size", "b": "export_batch_size"}}
+# What training accepts today; anything else loads, and is refused when a run would need it.
+BUILT_FOR_TRAINING: dict[str, tuple] = {
+    "set": ("ImageNet", "folder", "digits"),
+    "auto_augment": (None,),
+    "re_prob": (0.0,),
+    "mix_up": (0.0,),
+    "cutmix": (0.0,),
+    "mixup_off_epoch": (0,),
+    "optimizer": ("adamw",),
+    "accumulation_step": (1,),
+    "with_ema": (False,),
+    "lr_scheduler": ("cosine_lr", "constant_lr"),
+    "cooldown_epochs": (0,),
+    "start_epoch": (0,),
+    "device_num": (1,),
+    "run_modelarts": (False,),
+    "train_url": (None,),
+}
+BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("set", "device_num", "run_modelarts")}

@@ -1,0 +1,45 @@
+"""How every command starts and ends: installation check, one line per error, exit codes.
+
+0 done · 2 usage or config · 3 data · 4 checkpoint or model file · 5 numbers · 75 stopped by a signal, state saved · 1 else.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from src.device import check_installation, set_noise
+from src.errors import UserError
+
+INTERRUPTED = 75
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Run a command's ``main(argv)`` and leave with its exit code. A traceback is printed for a bug only."""
+    argv = sys.argv[1:]
+    verbose = "--verbose" in argv
+    try:
+        check_installation()
+        set_noise(verbose)
+        main(argv)
+    except UserError as error:
+        if verbose:
+            raise
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted, run the same command to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has left; nothing more can be said, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        known = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+        if verbose or error.errno not in known:
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror.lower()}", file=sys.stderr)
+        sys.exit(1)

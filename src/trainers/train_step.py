@@ -1,0 +1,48 @@
+"""One optimizer step as one graph: loss, gradients, clipping, update.
+
+Shape letters: B batch, C channels, Y X rows and columns, K classes.
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+from src.trainers.optimizers import AdamW
+
+
+class TrainStep(nn.Cell):
+    """``(image_BCYX, target_BK, key_B, rates_3) -> (loss, gradient norm before clipping)``; updates the weights.
+
+    Args:
+        net: called as ``net(image_BCYX, key_B)``.
+        loss: called as ``loss(logits_BK, target_BK)``.
+        optimizer: holds the weights that get gradients.
+        clip_norm: largest global gradient norm, None for no clipping.
+    """
+
+    def __init__(self, net: nn.Cell, loss: nn.Cell, optimizer: AdamW, clip_norm: float | None):
+        # Without auto_prefix the parameters keep the network's own names.
+        super().__init__(auto_prefix=False)
+        self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
+        self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.weights)
+        self.set_train(True)
+
+    def forward(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor) -> Tensor:
+        """Loss of a batch."""
+        return self.loss(self.net(image_BCYX, key_B), target_BK)
+
+    def construct(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor, rates_3: Tensor) -> tuple:
+        loss, gradients = self.value_and_grad(image_BCYX, target_BK, key_B)
+        norm = global_norm(gradients)
+        if self.clip_norm is not None:
+            # As torch.nn.utils.clip_grad_norm_, epsilon included.
+            scale = ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
+            gradients = [gradient * scale for gradient in gradients]
+        updated = self.optimizer(gradients, rates_3)
+        return ops.depend(loss, updated), norm
+
+
+def global_norm(gradients: tuple[Tensor, ...]) -> Tensor:
+    """Euclidean norm over all elements of all gradients."""
+    squares = [ops.sum(ops.square(gradient)) for gradient in gradients]
+    return ops.sqrt(ops.sum(ops.stack(squares)))
