@@ -38,7 +38,7 @@ def leaf_sections() -> dict[str, str]:
 
 
 def load_config(command: str, argv: list[str]) -> Config:
-    """The configuration of one command; with ``--print_config`` prints it and leaves.
+    """The configuration of one command, printed on one line as the zoo does; ``--print_config`` prints it as YAML and leaves.
 
     Args:
         command: train, eval, export or verify; decides what a few flags mean.
@@ -54,8 +54,9 @@ def load_config(command: str, argv: list[str]) -> Config:
     parsed, faults = _parse(parser, argv)
     print_config = parsed.pop("print_config")
     values, origins, warnings = {}, {}, []
-    if "config" in parsed:
-        values, origins, warnings = _read_yaml_chain(parsed.pop("config"), faults)
+    path = parsed.pop("config", None)
+    if path is not None:
+        values, origins, warnings = _read_yaml_chain(path, faults)
     for key, value in parsed.items():
         values[key], origins[key] = value, f"--{key}"
     config = _build(values, origins, faults)
@@ -64,6 +65,10 @@ def load_config(command: str, argv: list[str]) -> Config:
         sys.exit(0)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if path is not None:
+        print(f"=> Reading YAML config from {path}")
+    flat = {key: value for _, section in config for key, value in section}
+    print(argparse.Namespace(**flat))
     return config
 
 

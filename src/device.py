@@ -9,9 +9,12 @@ import importlib.metadata
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from src.errors import ConfigError, UserError
 
@@ -93,3 +96,14 @@ def versions() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         found["commit"] = "unknown"
     return found
+
+
+def stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM end the process through `KeyboardInterrupt`, whatever a library has installed instead."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not _interrupt:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

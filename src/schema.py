@@ -22,6 +22,11 @@ def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else value
 
 
+def _whole_number(value: object) -> object:
+    """A choice of whole numbers is text when it comes from a flag."""
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -174,7 +179,7 @@ class RunConfig(Section):
     device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
     device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
     device_num: Count = Field(1, description="devices in all")
-    graph_mode: Literal[0, 1] = Field(0, description="0 compiles the network, 1 runs it operator by operator (PyNative)")
+    graph_mode: Annotated[Literal[0, 1], BeforeValidator(_whole_number)] = Field(0, description="0 compiles the network, 1 runs it operator by operator (PyNative)")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
     verbose: bool = Field(False, description="tracebacks, and MindSpore's own warnings")
@@ -188,7 +193,9 @@ class ExportConfig(Section):
     file_format: Literal["MINDIR", "AIR", "ONNX"] = Field("MINDIR", description="of export.py")
     file_name: Path = Field(None, description="name without suffix; empty for the arch's")
     export_batch_size: Count = Field(1, description="images per call of the exported network (--batch_size of export.py)")
-    ir_version: Literal[1, 3] = Field(3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2")
+    ir_version: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] = Field(
+        3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2"
+    )
 
 
 class VerifyConfig(Section):
@@ -279,8 +286,10 @@ BUILT_FOR_TRAINING: dict[str, tuple] = {
     "lr_scheduler": ("cosine_lr", "constant_lr"),
     "cooldown_epochs": (0,),
     "start_epoch": (0,),
+    "in_channels": (3,),
     "device_num": (1,),
     "run_modelarts": (False,),
     "train_url": (None,),
 }
-BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("set", "device_num", "run_modelarts")}
+BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("set", "in_channels", "device_num", "run_modelarts")}
+BUILT_FOR_EXPORT = {"run_modelarts": (False,)}

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from src.errors import DataError
+from src.schema import AugmentConfig, DataConfig
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -66,6 +67,12 @@ class EvalTransform:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @classmethod
+    def from_config(cls, data: DataConfig, image_size: int) -> EvalTransform:
+        """The transform of a resolved config; with interpolation ``random`` evaluation is bicubic."""
+        interpolation = "bicubic" if data.interpolation == "random" else data.interpolation
+        return cls(image_size, data.crop_pct, interpolation, data.resize_mode, data.mean, data.std)
+
     @property
     def resize_size(self) -> int:
         """Side that the image is resized to before the crop."""
@@ -102,6 +109,12 @@ class TrainTransform:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @classmethod
+    def from_config(cls, data: DataConfig, augment: AugmentConfig, image_size: int) -> TrainTransform:
+        """The transform of a resolved config."""
+        crop = (augment.train_crop, augment.crop_scale, augment.crop_ratio, augment.crop_padding)
+        return cls(image_size, *crop, augment.hflip, data.interpolation, data.mean, data.std)
 
     def __call__(self, image: Image.Image, random: np.random.Generator) -> np.ndarray:
         """RGB image to (3, image_size, image_size) float32."""

@@ -11,8 +11,7 @@ wrongly (Im2Col, tanh GELU) or crashes. ``tests/deploy/test_mindir_v1.py`` runs 
 
 from __future__ import annotations
 
-import os
-import tempfile
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from google.protobuf.message import DecodeError
 from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, PrimitiveProto, TensorProto
 
 from src.errors import ModelFileError
+from src.files import replacing
 
 IR_VERSION = 1
 IR_VERSION_TEXT = "0.1.1"
@@ -54,8 +54,8 @@ _BATCH_NORM_SETTINGS = ("is_training", "epsilon", "momentum", "data_format")
 
 # Primitives that MindSpore generates from a description: their settings are inputs in version 3.
 RULES: dict[str, Rule] = {
-    **{name: _ARITHMETIC for name in ("Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow")},
-    **{name: Rule(1) for name in ("Abs", "Erf", "Exp", "Neg", "ReLU", "Rsqrt", "Sigmoid", "Sqrt", "Square", "Tanh")},
+    **dict.fromkeys(("Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow"), _ARITHMETIC),
+    **dict.fromkeys(("Abs", "Erf", "Exp", "Neg", "ReLU", "Rsqrt", "Sigmoid", "Sqrt", "Square", "Tanh"), Rule(1)),
     "Adds": Rule(2, name="Add", numbers=True),
     "Subs": Rule(2, name="Sub", numbers=True),
     "Muls": Rule(2, name="Mul", numbers=True),
@@ -86,7 +86,7 @@ RULES: dict[str, Rule] = {
 }
 # Primitives written by hand: version 3 stores them as version 1 does.
 UNCHANGED = frozenset({"Conv2D", "MakeTuple", "MaxPool", "Pad", "Stack", "TupleGetItem", "Unstack"})
-# An inference graph changes nothing, so what orders its effects goes: these stand for their first input, or for nothing.
+# An inference graph changes nothing, so what orders its effects goes: these stand for their first input or for nothing.
 _PASS_THROUGH = frozenset({"Depend", "Load"})
 _ORDER_ONLY = frozenset({"UpdateState"})
 
@@ -110,31 +110,38 @@ _NUMPY_TYPES = {
 }
 
 
-def downgrade(model: ModelProto) -> ModelProto:
+def downgrade(model: ModelProto, source: object = "model") -> ModelProto:
     """Rewrite a model as IR version 1.
 
     Args:
         model: what an exported MINDIR file holds; it is not changed.
+        source: what errors call the model.
 
     Returns:
         A new model; an equal one if it was of version 1 already.
 
     Raises:
-        ModelFileError: an operator, or a form of it, has no equal in version 1.
+        ModelFileError: the model is damaged, or holds what has no equal in version 1.
     """
     old = ModelProto()
     old.CopyFrom(model)
-    if old.mind_ir_version <= IR_VERSION:
-        return old
-    _refuse_unknown(old)
-    return _Rewriter(old).run()
+    try:
+        _refuse_damaged(old)
+        if old.mind_ir_version <= IR_VERSION:
+            return old
+        _refuse_unknown(old)
+        return _Rewriter(old).run()
+    except ModelFileError as error:
+        raise ModelFileError(source, str(error)) from None
+    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise ModelFileError(source, "is damaged: its nodes do not fit together", repr(error)) from None
 
 
 def rewrite_file(source: Path, target: Path) -> None:
     """Rewrite the MINDIR file ``source`` as IR version 1 into ``target``, in one step.
 
     Raises:
-        ModelFileError: ``source`` is missing or no MINDIR, or holds what version 1 cannot express.
+        ModelFileError: ``source`` is missing, damaged or no MINDIR, or holds what version 1 cannot express.
         OSError: ``target`` cannot be written.
     """
     model = ModelProto()
@@ -144,32 +151,30 @@ def rewrite_file(source: Path, target: Path) -> None:
         raise ModelFileError(source, "is not there") from None
     except (OSError, DecodeError) as error:
         raise ModelFileError(source, "is no MINDIR file that can be read", error) from None
+    content = downgrade(model, source).SerializeToString()
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def _refuse_damaged(model: ModelProto) -> None:
+    """MindSpore fills a tensor that is shorter than its shape with whatever lies in memory."""
     if not model.graph.output:
-        raise ModelFileError(source, "is no MINDIR file: it holds no graph with an output")
-    if any(parameter.HasField("external_data") for parameter in model.graph.parameter):
-        raise ModelFileError(source, "keeps its weights in other files, which version 1 of the format cannot")
-    _write_atomically(target, downgrade(model).SerializeToString())
-
-
-def _write_atomically(target: Path, content: bytes) -> None:
-    handle, partial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes the file private; give it what open() would have given.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)
-        os.replace(partial, target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        raise ModelFileError("graph", "has no output: no MINDIR file, or a damaged one")
+    for parameter in model.graph.parameter:
+        if parameter.HasField("external_data"):
+            raise ModelFileError(parameter.name, "lies in another file, which version 1 of the format cannot say")
+        if parameter.data_type not in _NUMPY_TYPES:
+            raise ModelFileError(parameter.name, "has a type that no rule is for", parameter.data_type)
+        expected = math.prod(parameter.dims) * np.dtype(_NUMPY_TYPES[parameter.data_type]).itemsize
+        if len(parameter.raw_data) != expected:
+            rule = f"damaged: its shape {list(parameter.dims)} needs {expected} bytes"
+            raise ModelFileError(parameter.name, rule, len(parameter.raw_data))
 
 
 def _refuse_unknown(model: ModelProto) -> None:
     """Raise for every operator outside of the tables at once, so that a model is mended in one go."""
     if model.functions:
-        raise ModelFileError(model.graph.name, "control flow (if, while, for over tensors) has no rule for IR version 1")
+        raise ModelFileError("graph", "control flow (if, while, for over tensors) has no rule for IR version 1")
     known = UNCHANGED | _PASS_THROUGH | _ORDER_ONLY
     unknown: dict[str, str] = {}
     for node, primitive in _operators(model):
@@ -178,7 +183,7 @@ def _refuse_unknown(model: ModelProto) -> None:
             unknown.setdefault(primitive.op_type, node.domain or node.name)
     if unknown:
         named = ", ".join(f"{operator} (first at {place})" for operator, place in unknown.items())
-        raise ModelFileError(model.graph.name, "operators without a rule for IR version 1", named, sorted(RULES | dict.fromkeys(UNCHANGED)))
+        raise ModelFileError("operators", "some have no rule for IR version 1", named, sorted({*RULES, *UNCHANGED}))
 
 
 def _operators(model: ModelProto) -> Iterator[tuple[NodeProto, PrimitiveProto]]:
@@ -230,11 +235,14 @@ class _Rewriter:
         node.input.extend(inputs)
         self.nodes.append(node)
 
-    def _by_rule(self, node: NodeProto, operator: str, inputs: list[str]) -> tuple[str, list[str], list[AttributeProto]]:
+    def _by_rule(
+        self, node: NodeProto, operator: str, inputs: list[str]
+    ) -> tuple[str, list[str], list[AttributeProto]]:
         rule = RULES[operator]
         if len(inputs) > rule.inputs + len(rule.attributes):
             raise ModelFileError(node.domain, f"{operator} has more inputs than its rule knows", len(inputs))
-        attributes = {name: self._setting(node, name, value) for name, value in zip(rule.attributes, inputs[rule.inputs :])}
+        settings = zip(rule.attributes, inputs[rule.inputs :], strict=False)
+        attributes = {name: self._setting(node, name, value) for name, value in settings}
         for name, others in rule.twins.items():
             attributes |= {other: _renamed(attributes[name], other) for other in others if name in attributes}
         inputs = inputs[: rule.inputs]
@@ -245,6 +253,8 @@ class _Rewriter:
             inputs[1] = self._type_constant(inputs[1])
         if operator == "BroadcastTo":
             attributes["shape"] = self._full_shape(node)
+        if operator == "LayerNorm":
+            self._refuse_small_norm(node, inputs[0])
         if operator == "MatMulExt":
             operator, attributes = self._matmul(node, inputs)
         return operator, inputs, list(attributes.values())
@@ -265,6 +275,19 @@ class _Rewriter:
         operator = "MatMul" if len(left) == 2 else "BatchMatMul"
         names = [name for first, others in RULES[operator].twins.items() for name in (first, *others)]
         return operator, {name: AttributeProto(name=name, type=AttributeProto.BOOL, i=0) for name in names}
+
+    def _refuse_small_norm(self, node: NodeProto, name: str) -> None:
+        """Lite 2.0 starts fewer threads for a small norm than it shares the rows out to, and leaves rows uncomputed.
+
+        Measured with 2 to 32 threads: right from 800 elements or 192 columns on, and for one row.
+        """
+        *outer, columns = self.tensors[name].dims
+        rows = math.prod(max(size, 1) for size in outer)
+        if rows == 1 and any(size < 1 for size in outer):
+            rows = 2  # a dynamic batch: the smallest that goes wrong
+        if rows > 1 and columns < 192 and rows * columns < 800:
+            rule = "a layer norm has to have 1 row, 192 columns or 800 elements, Lite 2.0 computes smaller ones wrongly"
+            raise ModelFileError(node.domain, rule, f"{rows} rows of {columns}")
 
     def _full_shape(self, node: NodeProto) -> AttributeProto:
         """Lite does not take -1 for "this axis as it is"."""

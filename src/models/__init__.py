@@ -11,6 +11,7 @@ from mindspore import nn
 
 from src.errors import ConfigError
 from src.models import cct, vit
+from src.schema import Config, ModelConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -144,6 +145,47 @@ def build_model(
         )
     except ValueError as error:
         raise ConfigError("model", str(error)) from None
+
+
+def build_configured_model(model: ModelConfig) -> nn.Cell:
+    """The network that a config describes.
+
+    Raises:
+        ConfigError: as `build_model`.
+    """
+    return build_model(
+        model.arch,
+        num_classes=model.num_classes,
+        image_size=model.image_size,
+        in_channels=model.in_channels,
+        compat=model.compat,
+        **model.sizes(),
+    )
+
+
+def resolved(config: Config) -> Config:
+    """The same configuration with the arch's own values where the user gave none.
+
+    Raises:
+        ConfigError: unknown arch.
+    """
+    arch = canonical_arch(config.model.arch)
+    entry = model_entry(arch)
+    own, data = entry.default_cfg, config.data
+    model = config.model.model_copy(
+        update={
+            "arch": arch,
+            "num_classes": config.model.num_classes or entry.num_classes,
+            "image_size": config.model.image_size or entry.image_size,
+        }
+    )
+    images = {
+        "crop_pct": data.crop_pct or own.crop_pct,
+        "interpolation": data.interpolation or own.interpolation,
+        "mean": data.mean or own.mean,
+        "std": data.std or own.std,
+    }
+    return config.model_copy(update={"model": model, "data": data.model_copy(update=images)})
 
 
 def num_parameters(net: nn.Cell, trainable_only: bool = False) -> int:

@@ -303,7 +303,7 @@ class PatchConv2d(nn.Cell):
         self.bias = Parameter(initializer("zeros", (out_channels,)))
         self.composed = _is_composed()
         self.dense = _DenseFunction()
-        self.conv = ops.Conv2D(out_channels, patch_size, pad_mode="valid", stride=patch_size)
+        self.conv = ops.Conv2D(out_channels, (patch_size, patch_size), pad_mode="valid", stride=patch_size)
         self.bias_add = ops.BiasAdd()
 
     def construct(self, image_BCYX: Tensor) -> Tensor:
@@ -358,7 +358,7 @@ class Conv2d(nn.Cell):
         self.out_channels = out_channels
         self.weight = Parameter(initializer(HeNormal(), (out_channels, in_channels, kernel_size, kernel_size)))
         self.composed = _is_composed()
-        self.conv = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
+        self.conv = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=padding, stride=stride)
         self.matmul_bt = ops.MatMul(transpose_b=True)
 
     def construct(self, feature_map: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Attention(nn.Cell):
         self.attn_drop = Dropout(attn_drop_rate, salt)
         self.proj = Dense(dim, dim)
         self.proj_drop = Dropout(drop_rate, salt + 2)
-        self.split = ops.Split(-1, 3)
+        self.split = ops.Split(2, 3)
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
         B, N, D = x_BND.shape

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.errors import ModelFileError
+from src.errors import ConfigError, ModelFileError
+from src.schema import ModelConfig
+from src.weights.manifest import verified_manifest
 from src.weights.names import detect_naming, is_training_state, strip_wrappers
 from src.weights.read import read_tensors
 
@@ -48,7 +50,7 @@ def load_weights(
         reset_head: keep the network's own head where the source's has another shape.
 
     Raises:
-        ModelFileError: unreadable file, names that are missing or left over, shapes that differ, values that are not finite.
+        ModelFileError: unreadable or damaged file, names that are missing or left over, shapes that differ, values that are not finite.
     """
     label, tensors = _open(source)
     state = sorted(name for name in tensors if is_training_state(strip_wrappers(name)))
@@ -70,8 +72,20 @@ def load_weights(
     return WeightReport(label, naming, loaded, renamed, reset, state)
 
 
+def given_weights(model: ModelConfig) -> Path:
+    """The file that the key ``pretrained`` names.
+
+    Raises:
+        ConfigError: the key is empty.
+    """
+    if model.pretrained is None:
+        raise ConfigError("pretrained", "must name a weight file, such as --pretrained ckpt_0/best.ckpt")
+    return Path(model.pretrained)
+
+
 def _open(source: str | Path | Mapping[str, np.ndarray]) -> tuple[str, Mapping[str, np.ndarray]]:
     if isinstance(source, (str, Path)):
+        verified_manifest(Path(source))
         return str(source), read_tensors(Path(source))
     return "arrays", source
 

@@ -1,0 +1,83 @@
+"""Weights to a file that other programs run: MINDIR or ONNX, with its description beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.config import require_built
+from src.data.transforms import EvalTransform
+from src.deploy.mindir_v1 import rewrite_file
+from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo, write_model_info
+from src.device import open_device, versions
+from src.errors import ConfigError
+from src.files import replacing, sha256
+from src.models import build_configured_model, resolved
+from src.models.kernels import kernel_form
+from src.schema import BUILT_FOR_EXPORT, Config
+from src.weights.load import given_weights, load_weights
+from src.weights.manifest import flat_config, verified_manifest
+
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+
+
+def export_model(config: Config) -> Path:
+    """Export the weights ``pretrained`` as ``OUTPUT_DIR/FILE_NAME.mindir`` or ``.onnx`` and a .json; returns the former.
+
+    The graph is float32 with a fixed batch size, in operators that MindSpore Lite 2.0 and ONNX Runtime compute right.
+
+    Raises:
+        ConfigError: AIR without an Ascend device, or no weights given.
+        ModelFileError: weights that do not fit; what was exported before stays.
+    """
+    require_built(config, BUILT_FOR_EXPORT)
+    config = resolved(config)
+    model, export, run = config.model, config.export, config.run
+    if export.file_format == "AIR":
+        raise ConfigError("file_format", "AIR is written by an Ascend device's compiler, not built yet", "AIR", SUFFIXES)
+    if export.file_format == "ONNX" and export.ir_version != 3:
+        raise ConfigError("ir_version", "is of MINDIR files alone, leave it out with ONNX", export.ir_version)
+    weights = given_weights(model)
+    manifest = verified_manifest(weights)
+    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    with kernel_form("export"):
+        net = build_configured_model(model)
+    print(load_weights(net, weights))
+    net.set_train(False)
+    shape = (export.export_batch_size, model.in_channels, model.image_size, model.image_size)
+    target = Path(config.checkpoint.output_dir) / ((export.file_name or model.arch) + SUFFIXES[export.file_format])
+    with replacing(target) as temporary:
+        _write(net, shape, temporary, export.file_format)
+        if export.ir_version == 1:
+            rewrite_file(temporary, temporary)
+    info = ModelInfo(
+        arch=model.arch,
+        file=target.name,
+        bytes=target.stat().st_size,
+        sha256=sha256(target),
+        file_format=export.file_format,
+        ir_version=export.ir_version if export.file_format == "MINDIR" else None,
+        num_classes=model.num_classes,
+        class_names=manifest.class_names if manifest else None,
+        input=InputInfo(name="image_BCYX", shape=shape, dtype="float32"),
+        transform=TransformInfo.of(EvalTransform.from_config(config.data, model.image_size)),
+        source=str(weights),
+        source_sha256=sha256(weights),
+        versions=versions(),
+        config=flat_config(config),
+    )
+    write_model_info(target, info)
+    print(f"=> exported {target} ({info.bytes / 2**20:.1f} MiB, input {' x '.join(map(str, shape))}) and {target.stem}.json")
+    return target
+
+
+def _write(net: nn.Cell, shape: tuple[int, ...], path: Path, file_format: str) -> None:
+    image = Tensor(np.zeros(shape, np.float32))
+    # MindSpore prints a page about every ONNX export.
+    with contextlib.redirect_stdout(io.StringIO()):
+        ms.export(net, image, file_name=str(path), file_format=file_format)

@@ -1,0 +1,111 @@
+"""The .json beside an exported model: everything that its user must do to images before, and can know about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from src.data.transforms import EvalTransform
+from src.errors import ModelFileError
+from src.files import sha256, write_text
+
+
+class TransformInfo(BaseModel):
+    """Resize, centre crop, normalise, in this order; `EvalTransform` carries them out.
+
+    ``resize_size`` says what follows from the others, for readers in other languages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_size: int
+    crop_pct: float
+    interpolation: Literal["bicubic", "bilinear", "lanczos", "hamming"]
+    resize_mode: Literal["shorter", "squash"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize_size: int
+
+    @classmethod
+    def of(cls, transform: EvalTransform) -> TransformInfo:
+        """The description of a transform."""
+        return cls(**transform.as_dict(), resize_size=transform.resize_size)
+
+    def transform(self) -> EvalTransform:
+        """The transform that is described."""
+        return EvalTransform(**self.model_dump(exclude={"resize_size"}))
+
+
+class InputInfo(BaseModel):
+    """The one input of the network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, int, int, int]
+    dtype: Literal["float32"]
+
+
+class ModelInfo(BaseModel):
+    """What lies beside an exported file, under its name with the suffix .json."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    arch: str
+    file: str
+    bytes: int
+    sha256: str
+    file_format: Literal["MINDIR", "ONNX"]
+    ir_version: int | None
+    num_classes: int
+    class_names: list[str] | None
+    input: InputInfo
+    transform: TransformInfo
+    source: str
+    source_sha256: str
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+
+def info_path(model_file: Path) -> Path:
+    """Where the description of an exported model lies."""
+    return model_file.with_suffix(".json")
+
+
+def write_model_info(model_file: Path, info: ModelInfo) -> None:
+    """Write the description atomically."""
+    write_text(info_path(model_file), info.model_dump_json(indent=1) + "\n")
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """Read a description.
+
+    Raises:
+        ModelFileError: missing, or not such a file.
+    """
+    try:
+        return ModelInfo.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFileError(path, "no such file, export.py writes it beside the model") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(path, f"cannot be read: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "file"
+        raise ModelFileError(path, f"is not the description of an exported model: {where}: {first['msg']}") from None
+
+
+def verified_model_info(model_file: Path) -> ModelInfo:
+    """The description of an exported file whose bytes are the ones described.
+
+    Raises:
+        ModelFileError: either file is missing, or the model is damaged.
+    """
+    if not model_file.is_file():
+        raise ModelFileError(model_file, "no such file")
+    info = read_model_info(info_path(model_file))
+    if (info.bytes, info.sha256) != (model_file.stat().st_size, sha256(model_file)):
+        raise ModelFileError(model_file, f"is damaged: its content is not what {info_path(model_file).name} says")
+    return info

@@ -1,0 +1,81 @@
+"""Loss and accuracy over every image of a split exactly once.
+
+Shape letters: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.config import require_built
+from src.data.loader import EvalBatches, eval_iterator
+from src.data.sources import open_source
+from src.data.transforms import EvalTransform
+from src.device import open_device
+from src.errors import DataError, NumbersError
+from src.metrics import TopCounts, cross_entropy_sum, top_counts
+from src.models import build_configured_model, resolved
+from src.schema import BUILT_FOR_EVALUATION, Config
+from src.weights.load import given_weights, load_weights
+from src.weights.manifest import verified_manifest
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Mean cross entropy and counts of right answers."""
+
+    loss: float
+    counts: TopCounts
+
+
+def evaluate(net: nn.Cell, batches: EvalBatches, workers: int) -> EvalResult:
+    """Run a network over all batches; the filling of the last one is not counted.
+
+    Raises:
+        NumbersError: a logit that is not finite.
+    """
+    counts, loss_sum = TopCounts(), 0.0
+    for batch in eval_iterator(batches, workers):
+        real_B = ~batch.is_padding_B
+        logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B]
+        if not np.isfinite(logits_BK).all():
+            raise NumbersError("evaluation", "the network gives values that are not finite")
+        label_B = batch.label_B[real_B]
+        counts += top_counts(logits_BK, label_B)
+        loss_sum += cross_entropy_sum(logits_BK, label_B)
+    return EvalResult(loss_sum / counts.total, counts)
+
+
+def evaluate_checkpoint(config: Config) -> EvalResult:
+    """Evaluate the weights ``pretrained`` of a config on its val split, and print the zoo's lines.
+
+    Raises:
+        DataError: missing images, or classes other than the weights were trained for.
+        ModelFileError: weights that are missing, damaged or of another model.
+    """
+    require_built(config, BUILT_FOR_EVALUATION)
+    config = resolved(config)
+    model, data, run = config.model, config.data, config.run
+    images = open_source(data.set, data.data_url, "val", model.num_classes)
+    weights = given_weights(model)
+    manifest = verified_manifest(weights)
+    if manifest is not None and manifest.class_names != list(images.class_names):
+        differing = sorted(set(manifest.class_names) ^ set(images.class_names))
+        raise DataError(images.root, f"has other classes than {weights} was trained for", ", ".join(differing[:5]))
+    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    print(f"==> Creating model '{model.arch}'")
+    net = build_configured_model(model)
+    print(f"=> loading pretrained weights from '{weights}'")
+    print(load_weights(net, weights))
+    batches = EvalBatches(images, EvalTransform.from_config(data, model.image_size), data.batch_size)
+    print("=> begin eval")
+    result = evaluate(net, batches, data.num_parallel_workers)
+    counts = result.counts
+    named = {"Loss": result.loss, "Top1-Acc": counts.top1_accuracy, "Top5-Acc": counts.top5_accuracy}
+    print(f"=> eval results:{named}")
+    print(f"{counts.top1} of {counts.total} images right, {counts.top5} among the first five")
+    print("=> eval success")
+    return result

@@ -1,0 +1,216 @@
+"""Training: from a configuration to checkpoints, one visible loop.
+
+Shape letters: B batch, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn
+from tqdm import tqdm
+
+from src.config import require_built
+from src.data.loader import EvalBatches, TrainBatches, train_iterator
+from src.data.random_numbers import drop_keys
+from src.data.sources import open_source
+from src.data.transforms import EvalTransform, TrainTransform
+from src.device import open_device, rank, stop_on_signals
+from src.errors import ModelFileError, NumbersError
+from src.files import locked
+from src.models import build_configured_model, num_parameters, resolved
+from src.schema import BUILT_FOR_TRAINING, Config
+from src.trainers.checkpoints import RunFolder
+from src.trainers.evaluator import evaluate
+from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
+from src.trainers.optimizers import AdamW, split_by_decay
+from src.trainers.schedules import learning_rate
+from src.trainers.train_step import TrainStep
+from src.weights.load import load_weights
+from src.weights.read import read_tensors
+
+_RULER = "=" * 25
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What one run works with, built before its directory is touched."""
+
+    config: Config
+    net: nn.Cell
+    optimizer: AdamW
+    step: TrainStep
+    train_batches: TrainBatches
+    val_batches: EvalBatches | None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Everything that a checkpoint holds but the step: weights and moments by name."""
+        weights = {name: parameter.asnumpy() for name, parameter in self.net.parameters_and_names()}
+        return weights | {name: parameter.asnumpy() for name, parameter in self.optimizer.state().items()}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take weights and moments from a checkpoint of the same run.
+
+        Raises:
+            ModelFileError: names or shapes that differ from this run's.
+        """
+        parameters = dict(self.net.parameters_and_names()) | self.optimizer.state()
+        tensors = read_tensors(checkpoint)
+        tensors.pop("global_step", None)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()}:
+            raise ModelFileError(checkpoint, "holds other tensors than this run")
+        for name, parameter in parameters.items():
+            parameter.set_data(Tensor(tensors[name]))
+
+
+def train(config: Config) -> Path:
+    """Train, evaluating after every epoch; returns the run directory.
+
+    An existing run in the directory is gone on with, from its newest complete checkpoint, to the same numbers.
+
+    Raises:
+        UserError: see the classes of `src.errors`; what was saved before stays.
+    """
+    require_built(config, BUILT_FOR_TRAINING)
+    config = resolved(config)
+    trainer = build_trainer(config)
+    folder_path = Path(config.checkpoint.output_dir) / f"ckpt_{rank()}"
+    with locked(folder_path):
+        steps_per_epoch = trainer.train_batches.steps_per_epoch
+        folder = RunFolder(folder_path, config, trainer.train_batches.images.class_names, steps_per_epoch)
+        found = folder.find_resume()
+        if found is not None:
+            trainer.restore(found)
+        elif config.model.pretrained is not None:
+            print(f"=> loading pretrained weights from '{config.model.pretrained}'")
+            print(load_weights(trainer.net, config.model.pretrained, reset_head=config.model.reset_head))
+        done = folder.begin(found)
+        if found is not None:
+            print(f"=> resuming after epoch {done} from '{found}'")
+        print_plan(trainer, done)
+        for epoch in range(done, config.schedule.epochs):
+            train_and_save_epoch(trainer, folder, epoch)
+    print("train success")
+    return folder_path
+
+
+def build_trainer(config: Config) -> Trainer:
+    """Data, network and step of a resolved config.
+
+    Raises:
+        DataError: images that are missing or do not fit.
+        ConfigError: a model or device that cannot be.
+    """
+    model, data, optim, run = config.model, config.data, config.optim, config.run
+    train_images = open_source(data.set, data.data_url, "train", model.num_classes)
+    transform = TrainTransform.from_config(data, config.augment, model.image_size)
+    train_batches = TrainBatches(train_images, transform, data.batch_size, run.seed)
+    val_batches = None
+    if run.do_val:
+        val_images = open_source(data.set, data.data_url, "val", model.num_classes)
+        val_batches = EvalBatches(val_images, EvalTransform.from_config(data, model.image_size), data.batch_size)
+    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    print(f"==> Creating model '{model.arch}'")
+    net = build_configured_model(model)
+    optimizer = AdamW(net, optim)
+    clip = optim.clip_global_norm_value if optim.clip_global_norm else None
+    step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, clip or None)
+    return Trainer(config, net, optimizer, step, train_batches, val_batches)
+
+
+def print_plan(trainer: Trainer, done: int) -> None:
+    """The zoo's lines before the first step."""
+    config, steps_per_epoch = trainer.config, trainer.train_batches.steps_per_epoch
+    optim, schedule, precision = config.optim, config.schedule, config.precision
+    print(f"=> using arch: {config.model.arch}")
+    print(f"=> params_num: {num_parameters(trainer.net, trainable_only=True)}")
+    print(f"=> using amp_level {precision.amp_level}")
+    if precision.amp_level != "O0":
+        print(f"warning: amp_level {precision.amp_level} computes in float32 on a CPU", file=sys.stderr)
+    print("=> When amp_level is O0, using fixed loss_scale with 1.0")
+    print(f"{_RULER}Using {'label smoothing' if config.augment.label_smoothing else 'Simple CE'}{_RULER}")
+    print(f"=> Getting {config.data.set} dataset")
+    print(f"=> When using train_wrapper, using optimizer {optim.optimizer}")
+    decayed, kept = split_by_decay(trainer.net)
+    for name in decayed:
+        print(f"=> decay {name}")
+    for name in kept:
+        print(f"=> no decay {name}")
+    print(f"=> Get LR from epoch: {done}")
+    print(f"=> Start step: {done * steps_per_epoch}")
+    print(f"=> Total step: {schedule.epochs * steps_per_epoch}")
+    print(f"=> Accumulation step:{optim.accumulation_step}")
+    peak_step = math.ceil(schedule.warmup_length * steps_per_epoch)
+    print(f"learning_rate {learning_rate(peak_step, steps_per_epoch, optim, schedule, config.data.batch_size)}")
+    print(f"clip_global_norm {trainer.step.clip_norm is not None}")
+    print("begin train", flush=True)
+
+
+def train_and_save_epoch(trainer: Trainer, folder: RunFolder, epoch: int) -> None:
+    """One epoch, counted from 0: train, evaluate, record, save."""
+    config = trainer.config
+    line = {"epoch": epoch + 1, **train_epoch(trainer, epoch)}
+    if trainer.val_batches is not None:
+        result = evaluate(trainer.net, trainer.val_batches, config.data.num_parallel_workers)
+        counts = result.counts
+        line |= {"val_loss": result.loss, "top1": counts.top1_accuracy, "top5": counts.top5_accuracy}
+        line |= {"val_images": counts.total}
+        best = max([line["top1"], *(past["top1"] for past in folder.history if "top1" in past)])
+        print(f"epoch: {epoch + 1} acc: {line['top1']}, best acc is {best}", flush=True)
+    folder.record(line)
+    is_last = epoch + 1 == config.schedule.epochs
+    if is_last or (epoch + 1) % config.checkpoint.save_every == 0 or folder.best_epoch() == epoch + 1:
+        step = (epoch + 1) * trainer.train_batches.steps_per_epoch
+        folder.save({**trainer.tensors(), "global_step": np.array(step, np.int64)}, epoch + 1)
+
+
+def train_epoch(trainer: Trainer, epoch: int) -> dict[str, float]:
+    """All steps of an epoch; returns what the history keeps of them.
+
+    Raises:
+        NumbersError: a loss or gradient that is not finite.
+    """
+    config, steps = trainer.config, trainer.train_batches.steps_per_epoch
+    num_classes, smoothing = config.model.num_classes, config.augment.label_smoothing
+    first_step = epoch * steps
+    batches = train_iterator(trainer.train_batches, first_step, first_step + steps, config.data.num_parallel_workers)
+    losses, norms = [], []
+    started = time.perf_counter()
+    label = f"epoch {epoch + 1}/{config.schedule.epochs}"
+    bar = tqdm(total=steps, desc=label, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+    with bar:
+        for step, (image_BCYX, label_B) in enumerate(batches, first_step):
+            # Data threads take the signal handlers over when they start.
+            stop_on_signals()
+            rate = learning_rate(step, steps, config.optim, config.schedule, config.data.batch_size)
+            loss, norm = trainer.step(
+                Tensor(image_BCYX),
+                Tensor(smoothed_targets(label_B, num_classes, smoothing)),
+                Tensor(drop_keys(config.run.seed, step, len(label_B))),
+                Tensor(trainer.optimizer.rates(step, rate)),
+            )
+            losses.append(float(loss))
+            norms.append(float(norm))
+            if not (math.isfinite(losses[-1]) and math.isfinite(norms[-1])):
+                place = f"epoch {epoch + 1} step {step - first_step + 1}"
+                rule = "loss or gradient is not finite, the last checkpoint is kept; lower base_lr or set a clip value"
+                raise NumbersError(place, rule, f"loss {losses[-1]}, gradient norm {norms[-1]}")
+            bar.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{rate:.2e}", refresh=False)
+            bar.update()
+    milliseconds = (time.perf_counter() - started) * 1000
+    print(f"epoch: {epoch + 1} step: {steps}, loss is {losses[-1]}")
+    print(f"epoch time: {milliseconds:.3f} ms, per step time: {milliseconds / steps:.3f} ms", flush=True)
+    return {
+        "step": first_step + steps,
+        "loss": float(np.mean(losses)),
+        "last_loss": losses[-1],
+        "grad_norm": float(np.mean(norms)),
+        "lr": rate,
+        "seconds": milliseconds / 1000,
+    }

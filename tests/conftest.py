@@ -1,0 +1,27 @@
+"""Every test runs on the CPU in graph mode, in an empty folder of its own, without MindSpore's warnings."""
+
+import pytest
+from hypothesis import settings
+
+from src.device import set_noise
+
+# Before anything imports MindSpore.
+set_noise(verbose=False)
+
+# The same examples in every run, and no database in the current folder.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu_graph_mode():
+    import mindspore as ms
+
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path_factory, monkeypatch):
+    """A relative path that a test or MindSpore writes never lands in the checkout."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
