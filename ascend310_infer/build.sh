@@ -2,10 +2,11 @@
 # Builds the runner: ascend310_infer/out/main. Does nothing that is already done.
 #   LITE_HOME    MindSpore Lite: unpacked release tarball, or the wheel's mindspore_lite folder
 #                (default: .lite/mindspore_lite of the project, where scripts/fetch_mindspore_lite.sh puts it)
+# Exit codes: 0 built, 2 MindSpore Lite or a tool is missing, else CMake's own.
 #   SANITIZE=1   builds out/main_sanitize instead, which checks memory and undefined behaviour while it runs
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 project=$(dirname -- "$here")
 
 if [[ -z ${LITE_HOME:-} ]]; then
@@ -19,6 +20,10 @@ elif [[ ! -d $LITE_HOME ]]; then
   exit 2
 fi
 LITE_HOME=$(cd -- "$LITE_HOME" && pwd)
+if ! compgen -G "$LITE_HOME/runtime/include/*api/model.h" >/dev/null && ! compgen -G "$LITE_HOME/include/*api/model.h" >/dev/null; then
+  echo "error: LITE_HOME: holds no headers of MindSpore Lite ([runtime/]include/api/model.h). Received: $LITE_HOME" >&2
+  exit 2
+fi
 for tool in cmake c++; do
   if ! command -v "${tool}" >/dev/null; then
     echo "error: $tool: is needed to build the runner and is not installed" >&2
@@ -35,6 +40,10 @@ if [[ ${SANITIZE:-0} != 0 ]]; then
   sanitize=ON
 fi
 
+# CMake refuses what it remembers of a project that has been moved since.
+if [[ -f $build/CMakeCache.txt ]] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$here" "$build/CMakeCache.txt"; then
+  rm -- "$build/CMakeCache.txt"
+fi
 # CMake keeps what it found for another LITE_HOME; a fresh look is cheap.
 cmake -S "$here" -B "$build" -ULITE_ROOT -ULITE_LIBRARY -ULITE_CORE -DLITE_HOME="$LITE_HOME" -DBINARY_NAME="$name" \
   -DSANITIZE="$sanitize" -DCMAKE_RUNTIME_OUTPUT_DIRECTORY="$here/out"

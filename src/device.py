@@ -19,28 +19,27 @@ from typing import NoReturn
 from src.errors import ConfigError, UserError
 
 PYTHON_VERSIONS = ((3, 10), (3, 11), (3, 12))
-PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "PyYAML", "scikit-learn")
+PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "PyYAML", "scikit-learn", "tqdm", "safetensors")
+_INSTALL = "`pip install -r requirements.txt` installs what is needed"
 
 
-def check_installation() -> None:
+def check_installation(needs: tuple[str, ...] = PACKAGES) -> None:
     """Refuse what cannot work, before anything is imported that would say it less clearly.
+
+    Args:
+        needs: distributions that must be there.
 
     Raises:
         UserError: Python or numpy of the wrong version, or a package that is missing.
     """
-    if sys.version_info[:2] not in PYTHON_VERSIONS:
+    if "mindspore" in needs and sys.version_info[:2] not in PYTHON_VERSIONS:
         raise UserError("python", "MindSpore 2.10 needs 3.10, 3.11 or 3.12", platform.python_version())
-    missing = [name for name in PACKAGES if package_version(name) is None]
+    missing = [name for name in needs if package_version(name) is None]
     if missing:
-        raise UserError("python", f"packages are missing, run `make demo` or {install_hint()}", ", ".join(missing))
+        raise UserError("python", f"packages are missing, {_INSTALL}", ", ".join(missing))
     numpy_version = package_version("numpy")
-    if int(numpy_version.split(".")[0]) >= 2:
-        raise UserError("numpy", f"MindSpore 2.10 needs numpy below 2, {install_hint()}", numpy_version)
-
-
-def install_hint() -> str:
-    """The command that installs what a run needs."""
-    return "`pip install -r requirements.txt`"
+    if "mindspore" in needs and int(numpy_version.split(".")[0]) >= 2:
+        raise UserError("numpy", f"MindSpore 2.10 needs numpy below 2, {_INSTALL}", numpy_version)
 
 
 def package_version(name: str) -> str | None:

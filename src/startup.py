@@ -10,18 +10,23 @@ import os
 import sys
 from collections.abc import Callable
 
-from src.device import check_installation, set_noise
+from src.device import PACKAGES, check_installation, set_noise
 from src.errors import UserError
 
 INTERRUPTED = 75
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """Run a command's ``main(argv)`` and leave with its exit code. A traceback is printed for a bug only."""
+def run(main: Callable[[list[str]], None], needs: tuple[str, ...] = PACKAGES) -> None:
+    """Run a command's ``main(argv)`` and leave with its exit code. A traceback is printed for a bug only.
+
+    Args:
+        main: the command.
+        needs: distributions without which it cannot work.
+    """
     argv = sys.argv[1:]
     verbose = "--verbose" in argv
     try:
-        check_installation()
+        check_installation(needs)
         set_noise(verbose)
         main(argv)
     except UserError as error:

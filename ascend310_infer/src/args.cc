@@ -179,5 +179,7 @@ std::string Usage() {
     for (const auto &name : flag.names) names.push_back("--" + name);
     text += "  " + Join(names) + "\n      " + flag.help + "\n";
   }
-  return text + "  --help\n      this text\n\nexit codes: 0 done, 1 other, 2 usage, 3 data, 4 model file\n";
+  return text +
+         "  --help\n      this text\n\nexit codes: 0 done, 1 other, 2 usage, 3 data, 4 model file, 5 results that are "
+         "not finite\n";
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <fstream>
 #include <system_error>
 
@@ -65,12 +66,17 @@ void CheckSize(const fs::path &path, size_t bytes, const std::string &what) {
   }
 }
 
-void ReadFile(const fs::path &path, char *destination, size_t bytes) {
+void ReadFloats(const fs::path &path, float *destination, size_t count) {
   errno = 0;
   std::ifstream file(path, std::ios::binary);
-  if (!file.read(destination, static_cast<std::streamsize>(bytes))) {
+  if (!file.read(reinterpret_cast<char *>(destination), static_cast<std::streamsize>(count * sizeof(float)))) {
     throw Failure(kData, path.string(), "cannot be read: " + Reason(errno));
   }
+  if (!AllFinite(destination, count)) throw Failure(kData, path.string(), "holds numbers that are not finite");
+}
+
+bool AllFinite(const float *numbers, size_t count) {
+  return std::all_of(numbers, numbers + count, [](float number) { return std::isfinite(number); });
 }
 
 void CreateFolder(const fs::path &dir) {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-enum ExitCode { kOther = 1, kUsage = 2, kData = 3, kModelFile = 4 };
+enum ExitCode { kOther = 1, kUsage = 2, kData = 3, kModelFile = 4, kNumbers = 5 };
 
 // One line for the user: "<subject>: <rule>. Received: <received>. Known: <known>", without the parts that are empty.
 class Failure : public std::runtime_error {
@@ -26,8 +26,10 @@ std::vector<std::filesystem::path> FindInputs(const std::filesystem::path &dir);
 // Throws Failure(kData) unless `path` is a file of exactly `bytes` bytes; `what` says what that is.
 void CheckSize(const std::filesystem::path &path, size_t bytes, const std::string &what);
 
-// Reads exactly `bytes` bytes into `destination`. Throws Failure(kData).
-void ReadFile(const std::filesystem::path &path, char *destination, size_t bytes);
+// Reads exactly `count` numbers into `destination`. Throws Failure(kData) if they are not there, or not all finite.
+void ReadFloats(const std::filesystem::path &path, float *destination, size_t count);
+
+bool AllFinite(const float *numbers, size_t count);
 
 // Creates `dir` and its parents. Throws Failure(kOther).
 void CreateFolder(const std::filesystem::path &dir);

@@ -24,6 +24,7 @@
 #include "include/api/context.h"
 #include "include/api/model.h"
 #endif
+#include "checksum.h"
 #include "files.h"
 
 namespace fs = std::filesystem;
@@ -42,8 +43,7 @@ void ReportCrash(int) {
 // Lite explains itself in dozens of lines on stderr, throws, and its converter dies of SIGSEGV on some graphs.
 class LiteGuard {
  public:
-  explicit LiteGuard(const std::string &model_name)
-      : shows_log_(std::getenv("GLOG_v") != nullptr), log_(std::tmpfile()) {
+  explicit LiteGuard(const std::string &model_name) : shows_log_(LogIsWanted()), log_(std::tmpfile()) {
     const std::string line = std::string("error: ") + Failure(kModelFile, model_name, "crashes MindSpore Lite").what();
     std::snprintf(crash_line, sizeof(crash_line), "%s\n", line.c_str());
   }
@@ -59,8 +59,8 @@ class LiteGuard {
     mindspore::Status status;
     try {
       status = function();
-    } catch (const std::exception &failure) {
-      status = mindspore::Status(mindspore::kLiteError, failure.what());
+    } catch (...) {
+      status = mindspore::kLiteError;
     }
     End();
     return status;
@@ -79,6 +79,12 @@ class LiteGuard {
 
  private:
   static constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+
+  // GLOG_v up to 2 asks for more than the errors, which are what this program puts into words itself.
+  static bool LogIsWanted() {
+    const char *level = std::getenv("GLOG_v");
+    return level != nullptr && *level >= '0' && *level <= '2';
+  }
 
   void Begin() {
     for (size_t i = 0; i < std::size(kSignals); ++i) handlers_[i] = std::signal(kSignals[i], ReportCrash);
@@ -153,15 +159,15 @@ class BuiltModel {
   }
 
   size_t batch() const { return batch_; }
-  size_t image_bytes() const { return image_bytes_; }
+  size_t image_floats() const { return image_floats_; }
   std::string image_text() const { return "one float32 image of " + ShapeText(image_shape_); }
 
-  // `images`: batch() * image_bytes() bytes. Returns the outputs and stores the milliseconds of the call.
-  std::vector<mindspore::MSTensor> Predict(const std::vector<char> &images, double *milliseconds) {
+  // `images`: batch() * image_floats() numbers. Returns the outputs and stores the milliseconds of the call.
+  std::vector<mindspore::MSTensor> Predict(const std::vector<float> &images, double *milliseconds) {
     auto inputs = model_.GetInputs();
     void *destination = inputs[0].MutableData();
     if (destination == nullptr) throw Failure(kOther, name_, "MindSpore Lite gives no input memory");
-    std::memcpy(destination, images.data(), images.size());
+    std::memcpy(destination, images.data(), images.size() * sizeof(float));
     std::vector<mindspore::MSTensor> outputs;
     const auto status = lite_.Call([&] {
       const auto start = std::chrono::steady_clock::now();
@@ -169,7 +175,7 @@ class BuiltModel {
       *milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
       return result;
     });
-    if (status != mindspore::kSuccess) throw Failure(kOther, name_, "Predict failed" + lite_.Hint());
+    if (status != mindspore::kSuccess) throw Failure(kModelFile, name_, "MindSpore Lite cannot run it" + lite_.Hint());
     CheckOutputs(outputs);
     return outputs;
   }
@@ -217,7 +223,7 @@ class BuiltModel {
       throw Failure(kModelFile, name_, "has to take float32");
     }
     batch_ = static_cast<size_t>(shape[0]);
-    image_bytes_ = input.DataSize() / batch_;
+    image_floats_ = input.DataSize() / batch_ / sizeof(float);
     image_shape_.assign(shape.begin() + 1, shape.end());
   }
 
@@ -235,17 +241,17 @@ class BuiltModel {
   LiteGuard lite_;
   mindspore::Model model_;
   size_t batch_ = 0;
-  size_t image_bytes_ = 0;
+  size_t image_floats_ = 0;
   std::vector<int64_t> image_shape_;
 };
 
 // Reads the images from `first` on into one batch; rows without an image are zero.
-std::vector<char> ReadBatch(const fs::path &dir, const std::vector<fs::path> &images, size_t first,
-                            const BuiltModel &model) {
-  std::vector<char> rows(model.batch() * model.image_bytes());
+std::vector<float> ReadBatch(const fs::path &dir, const std::vector<fs::path> &images, size_t first,
+                             const BuiltModel &model) {
+  std::vector<float> rows(model.batch() * model.image_floats());
   const size_t last = std::min(first + model.batch(), images.size());
   for (size_t i = first; i < last; ++i) {
-    ReadFile(dir / images[i], rows.data() + (i - first) * model.image_bytes(), model.image_bytes());
+    ReadFloats(dir / images[i], rows.data() + (i - first) * model.image_floats(), model.image_floats());
   }
   return rows;
 }
@@ -256,12 +262,16 @@ void WriteResults(const fs::path &result_dir, const std::vector<fs::path> &image
   for (size_t k = 0; k < outputs->size(); ++k) {
     const auto host = outputs->at(k).Data();  // copied from the device where needed
     if (host == nullptr) throw Failure(kOther, result_dir.string(), "MindSpore Lite gives no output memory");
-    const size_t bytes = outputs->at(k).DataSize() / batch;
+    const size_t floats = outputs->at(k).DataSize() / batch / sizeof(float);
     for (size_t i = 0; i < count; ++i) {
+      const float *row = static_cast<const float *>(host.get()) + i * floats;
+      if (!AllFinite(row, floats)) {
+        throw Failure(kNumbers, images[first + i].string(), "the model's result for it is not finite");
+      }
       fs::path result = result_dir / images[first + i];
       result.replace_filename(result.stem().string() + "_" + std::to_string(k) + ".bin");
       if (k == 0) CreateFolder(result.parent_path());
-      WriteFile(result, static_cast<const char *>(host.get()) + i * bytes, bytes);
+      WriteFile(result, row, floats * sizeof(float));
     }
   }
 }
@@ -276,22 +286,24 @@ void CheckFoldersApart(const Args &args) {
 }  // namespace
 
 Timing RunInference(const Args &args) {
-  if (!fs::is_regular_file(args.model_path)) throw Failure(kModelFile, args.model_path.string(), "is not a file");
+  CheckModelFile(args.model_path);
   const auto images = FindInputs(args.input_dir);
   CheckFoldersApart(args);
   CreateFolder(args.result_dir);
   BuiltModel model(args);
   // All of them before the first Predict: an hour of inference must not end at a file that was short from the start.
-  for (const auto &image : images) CheckSize(args.input_dir / image, model.image_bytes(), model.image_text());
+  for (const auto &image : images) {
+    CheckSize(args.input_dir / image, model.image_floats() * sizeof(float), model.image_text());
+  }
 
   Timing timing;
-  std::vector<char> rows = ReadBatch(args.input_dir, images, 0, model);
+  std::vector<float> rows = ReadBatch(args.input_dir, images, 0, model);
   double milliseconds = 0;
   model.Predict(rows, &milliseconds);  // the first call allocates, so it is not timed
   for (size_t first = 0; first < images.size(); first += model.batch()) {
     // The next batch is read while this one is computed.
     auto next = std::async(std::launch::async, [&, start = first + model.batch()] {
-      return start < images.size() ? ReadBatch(args.input_dir, images, start, model) : std::vector<char>();
+      return start < images.size() ? ReadBatch(args.input_dir, images, start, model) : std::vector<float>();
     });
     const size_t count = std::min(model.batch(), images.size() - first);
     for (size_t i = first; i < first + count; ++i) {

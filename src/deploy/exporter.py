@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 from src.config import require_built
 from src.data.transforms import EvalTransform
 from src.deploy.mindir_v1 import rewrite_file
-from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo, write_model_info
+from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo, info_path, write_model_info
 from src.device import open_device, versions
 from src.errors import ConfigError
 from src.files import replacing, sha256
@@ -72,7 +72,8 @@ def export_model(config: Config) -> Path:
         config=flat_config(config),
     )
     write_model_info(target, info)
-    print(f"=> exported {target} ({info.bytes / 2**20:.1f} MiB, input {' x '.join(map(str, shape))}) and {target.stem}.json")
+    size = f"{info.bytes / 2**20:.1f} MiB, input {' x '.join(map(str, shape))}"
+    print(f"=> exported {target} ({size}) and {info_path(target).name}")
     return target
 
 

@@ -1,4 +1,4 @@
-"""The .json beside an exported model: everything that its user must do to images before, and can know about it."""
+"""The description beside an exported model: everything that its user must do to images before, and can know about it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InputInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What lies beside an exported file, under its name with the suffix .json."""
+    """What lies beside an exported file."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -70,8 +70,8 @@ class ModelInfo(BaseModel):
 
 
 def info_path(model_file: Path) -> Path:
-    """Where the description of an exported model lies."""
-    return model_file.with_suffix(".json")
+    """Where the description lies: ``NAME.json`` of ``NAME.mindir``, ``NAME.onnx.json`` of ``NAME.onnx``."""
+    return model_file.with_suffix(".json" if model_file.suffix == ".mindir" else f"{model_file.suffix}.json")
 
 
 def write_model_info(model_file: Path, info: ModelInfo) -> None:

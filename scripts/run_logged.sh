@@ -1,0 +1,31 @@
+# Sourced by the run_*.sh scripts: which Python, what of the environment is logged, and one way to run a logged command.
+
+# The project's own environment if `make` has made it, else the caller's Python. Needs $project.
+python=$project/.venv/bin/python
+[[ -x $python ]] || python=$(command -v python3 || command -v python)
+
+# The variables that decide where a run computes, and no others: an environment holds secrets too.
+write_env_log() {
+  env | grep -E '^(DEVICE_ID|DEVICE_NUM|DEVICE_TARGET|RANK_ID|RANK_SIZE|RANK_TABLE_FILE|MS_[A-Z_]+|GLOG_v|OMP_NUM_THREADS|LITE_HOME|ASCEND_[A-Z_]+|LD_LIBRARY_PATH|PYTHONPATH|PATH)=' |
+    sort >"$1" || true
+}
+
+# run_logged LOG COMMAND...: append the command's output to LOG, wait for it, pass signals and its exit code on.
+run_logged() {
+  local log=$1 status=0 child
+  shift
+  "$@" >>"$log" 2>&1 &
+  child=$!
+  trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
+  wait "$child" || status=$?
+  # A signal ends `wait` before the command has ended.
+  while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  trap - TERM INT HUP
+  if [[ $status -ne 0 ]]; then
+    tail -n 5 -- "$log" >&2
+  fi
+  return "$status"
+}

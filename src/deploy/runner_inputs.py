@@ -1,0 +1,116 @@
+"""Images to the float32 files that the C++ runner reads, by the transform that evaluation uses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from src.data.sources import ImageList, list_class_folders
+from src.data.transforms import EvalTransform, read_image
+from src.deploy.model_info import read_model_info
+from src.deploy.results import input_names
+from src.device import num_cores
+from src.errors import ConfigError, DataError
+from src.files import replacing, write_text
+from src.schema import PreprocessConfig
+
+LABEL_FILE, IMAGE_FOLDER = "imagenet_label.json", "img_data"
+# What the zoo's ImageNet models with ImageNet's mean share, used when no model is named.
+IMAGENET = EvalTransform(224, 0.9, "bicubic", "shorter", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_NAMED = 5
+
+
+def preprocess(config: PreprocessConfig) -> Path:
+    """Write ``OUTPUT/img_data/<class>/<name>.bin`` (C, Y, X) float32 and ``OUTPUT/imagenet_label.json``; returns OUTPUT.
+
+    Files of an earlier call that belong to no image any more are removed, as far as its label file lists them.
+
+    Raises:
+        DataError: no images, classes other than the model's, an unreadable image with ``strict``.
+        ConfigError: a data set that is not built yet.
+        ModelFileError: the model's description cannot be read.
+    """
+    if config.dataset_name == "cifar10":
+        raise ConfigError("dataset_name", "not built yet", "cifar10", ["imagenet2012", "folder"])
+    images = _open_images(Path(config.data_path))
+    transform = IMAGENET
+    if config.model_info is None:
+        print("warning: no --model_info: 224 pixels, crop 0.9 and ImageNet's mean and std are assumed", file=sys.stderr)
+    else:
+        info = read_model_info(Path(config.model_info))
+        transform = info.transform.transform()
+        images = _with_labels_of(images, info.class_names, info.num_classes)
+    output = Path(config.output_path)
+    names = input_names(list(images.paths))
+    _remove_stale(output, set(names.values()))
+    unreadable = _write_inputs(images, names, transform, output / IMAGE_FOLDER, config.strict)
+    labels = {
+        image: label for image, label in zip(images.paths, images.labels, strict=True) if image not in unreadable
+    }
+    if not labels:
+        raise DataError(images.root, "no image can be read", next(iter(unreadable.values())))
+    write_text(output / LABEL_FILE, json.dumps(labels, ensure_ascii=False, indent=0) + "\n")
+    for line in unreadable.values():
+        print(f"warning: left out: {line}", file=sys.stderr)
+    print(f"[INFO] Completed! Total {len(labels)} data.")
+    return output
+
+
+def _open_images(folder: Path) -> ImageList:
+    if not folder.is_dir():
+        raise DataError("data_path", "no such folder", folder)
+    images = list_class_folders(folder)
+    if set(images.class_names) <= {"train", "val", "test"}:
+        raise DataError("data_path", f"must hold class folders: choose {folder / 'val'}", ", ".join(images.class_names))
+    return images
+
+
+def _with_labels_of(images: ImageList, class_names: list[str] | None, num_classes: int) -> ImageList:
+    """The labels that the model gives to these class folders, which may be some of its classes."""
+    if class_names is None:
+        if len(images.class_names) != num_classes:
+            rule = f"holds {len(images.class_names)} class folders, the model has {num_classes} classes without names"
+            raise DataError(images.root, rule)
+        return images
+    unknown = [name for name in images.class_names if name not in class_names]
+    if unknown:
+        raise DataError(images.root, "holds classes that the model lacks", ", ".join(unknown[:_NAMED]))
+    place = [class_names.index(name) for name in images.class_names]
+    return ImageList(images.root, images.paths, tuple(place[label] for label in images.labels), tuple(class_names))
+
+
+def _remove_stale(output: Path, wanted: set[str]) -> None:
+    try:
+        earlier = json.loads((output / LABEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    for name in set(input_names(list(earlier)).values()) - wanted:
+        (output / IMAGE_FOLDER / f"{name}.bin").unlink(missing_ok=True)
+
+
+def _write_inputs(
+    images: ImageList, names: dict[str, str], transform: EvalTransform, folder: Path, strict: bool
+) -> dict[str, str]:
+    """Write one file per image; returns a line about each image that cannot be read."""
+
+    def write(image: str) -> tuple[str, str] | None:
+        target = folder / f"{names[image]}.bin"
+        try:
+            array_CYX = transform(read_image(images.root / image))
+        except DataError as error:
+            if strict:
+                raise
+            target.unlink(missing_ok=True)
+            return image, str(error)
+        with replacing(target) as temporary:
+            array_CYX.tofile(temporary)
+        return None
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        results = pool.map(write, images.paths)
+        bar = tqdm(results, "preprocess", len(images), file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        return dict(item for item in bar if item is not None)
