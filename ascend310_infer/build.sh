@@ -2,33 +2,33 @@
 # Builds the runner: ascend310_infer/out/main. Does nothing that is already done.
 #   LITE_HOME    MindSpore Lite: unpacked release tarball, or the wheel's mindspore_lite folder
 #                (default: .lite/mindspore_lite of the project, where scripts/fetch_mindspore_lite.sh puts it)
-# Exit codes: 0 built, 2 MindSpore Lite or a tool is missing, else CMake's own.
 #   SANITIZE=1   builds out/main_sanitize instead, which checks memory and undefined behaviour while it runs
+# Exit codes: 0 built, 2 MindSpore Lite or a tool is missing, else CMake's own.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-project=$(dirname -- "$here")
+default=$(dirname -- "$here")/.lite/mindspore_lite
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
 
 if [[ -z ${LITE_HOME:-} ]]; then
-  LITE_HOME=$project/.lite/mindspore_lite
-  if [[ ! -d $LITE_HOME ]]; then
-    echo "error: LITE_HOME: is not set. Known: run scripts/fetch_mindspore_lite.sh, or unpack a MindSpore Lite release" >&2
-    exit 2
-  fi
-elif [[ ! -d $LITE_HOME ]]; then
-  echo "error: LITE_HOME: has to be a folder. Received: $LITE_HOME" >&2
-  exit 2
+  LITE_HOME=$default
+  [[ -d $LITE_HOME ]] ||
+    fail "LITE_HOME: is not set. Known: run scripts/fetch_mindspore_lite.sh, or unpack a MindSpore Lite release"
 fi
+[[ -d $LITE_HOME ]] || fail "LITE_HOME: has to be a folder. Received: $LITE_HOME"
 LITE_HOME=$(cd -- "$LITE_HOME" && pwd)
-if ! compgen -G "$LITE_HOME/runtime/include/*api/model.h" >/dev/null && ! compgen -G "$LITE_HOME/include/*api/model.h" >/dev/null; then
-  echo "error: LITE_HOME: holds no headers of MindSpore Lite ([runtime/]include/api/model.h). Received: $LITE_HOME" >&2
-  exit 2
-fi
-for tool in cmake c++; do
-  if ! command -v "${tool}" >/dev/null; then
-    echo "error: $tool: is needed to build the runner and is not installed" >&2
-    exit 2
-  fi
+headers=
+for folder in runtime/include/api runtime/include/cxx_api include/api include/cxx_api; do
+  if [[ -f $LITE_HOME/$folder/model.h ]]; then headers=$folder; fi
+done
+[[ -n $headers ]] ||
+  fail "LITE_HOME: holds no headers of MindSpore Lite, [runtime/]include/api/model.h. Received: $LITE_HOME"
+for tool in cmake make c++; do
+  command -v "$tool" >/dev/null || fail "$tool: is needed to build the runner and is not installed"
 done
 
 name=main

@@ -6,7 +6,7 @@ them as constant inputs of a function-like primitive, version 1 stores them as a
 some operators have other names and a plain number next to a tensor has to be a tensor itself.
 
 An operator is rewritten only if it is in the tables below, because Lite 2.0 accepts several others and computes them
-wrongly (Im2Col, tanh GELU) or crashes. ``tests/deploy/test_mindir_v1.py`` runs every form in Lite.
+wrongly (Im2Col, tanh GELU), roughly (Rsqrt) or crashes. ``tests/test_runner.py`` runs all that is in them in Lite.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _BATCH_NORM_SETTINGS = ("is_training", "epsilon", "momentum", "data_format")
 # Primitives that MindSpore generates from a description: their settings are inputs in version 3.
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow"), _ARITHMETIC),
-    **dict.fromkeys(("Abs", "Erf", "Exp", "Neg", "ReLU", "Rsqrt", "Sigmoid", "Sqrt", "Square", "Tanh"), Rule(1)),
+    **dict.fromkeys(("Abs", "Erf", "Exp", "Neg", "ReLU", "Sigmoid", "Sqrt", "Square", "Tanh"), Rule(1)),
     "Adds": Rule(2, name="Add", numbers=True),
     "Subs": Rule(2, name="Sub", numbers=True),
     "Muls": Rule(2, name="Mul", numbers=True),
@@ -82,7 +82,6 @@ RULES: dict[str, Rule] = {
     "StridedSlice": Rule(4, _SLICE_MASKS),
     "Tile": Rule(2),
     "Transpose": Rule(2),
-    "ZerosLike": Rule(1),
 }
 # Primitives written by hand: version 3 stores them as version 1 does.
 UNCHANGED = frozenset({"Conv2D", "MakeTuple", "MaxPool", "Pad", "Stack", "TupleGetItem", "Unstack"})
