@@ -36,7 +36,8 @@ case $(uname -s)-$(uname -m) in
     sha256=9006b56a0285833802b4880f34cbce5f94111ef5ca4071d5df5c61e8c2a3a6f7
     ;;
   *)
-    fail "no wheel of it exists for this platform, set LITE_HOME to a release of it. Received: $(uname -s) $(uname -m). Known: Linux x86_64, Linux aarch64"
+    known="Linux x86_64, Linux aarch64; LITE_HOME may name a release of it"
+    fail "no wheel of it exists for this platform. Received: $(uname -s) $(uname -m). Known: $known"
     ;;
 esac
 

@@ -14,14 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from src import schema
 from src.errors import ConfigError, fault
 from src.schema import Config, Section
-from src.strict_yaml import read_yaml
+from src.strict_yaml import read_yaml, write_value
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
 SectionT = TypeVar("SectionT", bound=Section)
@@ -92,7 +91,7 @@ def dump_config(config: Config) -> str:
     for name, section in config:
         lines.append(f"# {name}: {type(section).__doc__.splitlines()[0]}")
         for key, value in section.model_dump(mode="json").items():
-            lines.append(f"{key}: {yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).rstrip()}")
+            lines.append(f"{key}: {write_value(value)}")
     return "\n".join(lines) + "\n"
 
 

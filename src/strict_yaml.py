@@ -48,6 +48,16 @@ for _tag, _pattern, _first in (
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+class _StrictDumper(yaml.SafeDumper):
+    """Quotes what this reader or a reader of YAML 1.1 would take for something else than text."""
+
+
+_OURS, _THEIRS = _StrictLoader.yaml_implicit_resolvers, yaml.SafeDumper.yaml_implicit_resolvers
+_StrictDumper.yaml_implicit_resolvers = {
+    first: _OURS.get(first, []) + _THEIRS.get(first, []) for first in _OURS.keys() | _THEIRS.keys()
+}
+
+
 def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The mapping of a YAML file, and warnings about what had to be mended.
 
@@ -75,3 +85,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(tree, dict):
         raise ConfigError(path, "must hold lines of `key: value`", type(tree).__name__)
     return tree, warnings
+
+
+def write_value(value: Any) -> str:
+    """A value on one line, as it may stand behind a key; `read_yaml` reads it back equal."""
+    text = yaml.dump(value, Dumper=_StrictDumper, default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return text.rstrip().removesuffix("...").rstrip()

@@ -56,8 +56,6 @@ _BATCH_NORM_SETTINGS = ("is_training", "epsilon", "momentum", "data_format")
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "RealDiv", "Maximum", "Minimum", "Pow"), _ARITHMETIC),
     **dict.fromkeys(("Abs", "Erf", "Exp", "Neg", "ReLU", "Sigmoid", "Sqrt", "Square", "Tanh"), Rule(1)),
-    "Adds": Rule(2, name="Add", numbers=True),
-    "Subs": Rule(2, name="Sub", numbers=True),
     "Muls": Rule(2, name="Mul", numbers=True),
     "Div": Rule(2, name="RealDiv", numbers=True),
     "Divs": Rule(2, name="RealDiv", numbers=True),
@@ -90,21 +88,19 @@ _PASS_THROUGH = frozenset({"Depend", "Load"})
 _ORDER_ONLY = frozenset({"UpdateState"})
 
 _LAYOUTS = {0: b"NCHW", 1: b"NHWC", 4: b"NCDHW"}
-# MindSpore's TypeId -> the data type of a stored tensor, and its numpy type.
+# MindSpore's TypeId -> the data type of a stored tensor, and its numpy type. No float16: Lite 2.0 computes it wrongly.
 _STORED_TYPES = {
     30: TensorProto.BOOL,
     32: TensorProto.INT8,
     34: TensorProto.INT32,
     35: TensorProto.INT64,
     37: TensorProto.UINT8,
-    42: TensorProto.FLOAT16,
     43: TensorProto.FLOAT,
     44: TensorProto.DOUBLE,
 }
 _NUMPY_TYPES = {
     TensorProto.INT32: np.int32,
     TensorProto.INT64: np.int64,
-    TensorProto.FLOAT16: np.float16,
     TensorProto.FLOAT: np.float32,
 }
 
@@ -148,7 +144,7 @@ def rewrite_file(source: Path, target: Path) -> None:
         model.ParseFromString(source.read_bytes())
     except FileNotFoundError:
         raise ModelFileError(source, "is not there") from None
-    except (OSError, DecodeError) as error:
+    except (OSError, DecodeError, ValueError) as error:
         raise ModelFileError(source, "is no MINDIR file that can be read", error) from None
     content = downgrade(model, source).SerializeToString()
     with replacing(target) as temporary:
@@ -206,6 +202,8 @@ class _Rewriter:
         self.constants = {node.output[0]: node for node in self.graph.node if node.op_type == "Constant"}
         self.tensors = _tensor_types(self.graph)
         self.stands_for: dict[str, str] = {}
+        self.weights = {parameter.name for parameter in self.graph.parameter}
+        self.multiplied: dict[str, tuple[str, int]] = {}
         self.nodes: list[NodeProto] = list(self.constants.values())
         self.primitives: dict[bytes, PrimitiveProto] = {}
 
@@ -256,6 +254,8 @@ class _Rewriter:
             self._refuse_small_norm(node, inputs[0])
         if operator == "MatMulExt":
             operator, attributes = self._matmul(node, inputs)
+        if operator in ("MatMul", "BatchMatMul"):
+            self._refuse_two_ways(node, inputs, attributes)
         return operator, inputs, list(attributes.values())
 
     def _setting(self, node: NodeProto, name: str, constant: str) -> AttributeProto:
@@ -288,6 +288,13 @@ class _Rewriter:
             rule = "a layer norm has to have 1 row, 192 columns or 800 elements, Lite 2.0 computes smaller ones wrongly"
             raise ModelFileError(node.domain, rule, f"{rows} rows of {columns}")
 
+    def _refuse_two_ways(self, node: NodeProto, inputs: list[str], attributes: dict[str, AttributeProto]) -> None:
+        """Lite 2.0 transposes a weight in place: what multiplies by it as it was then gets the transposed one too."""
+        for name, setting in zip(inputs, ("transpose_a", "transpose_b"), strict=True):
+            use = (setting, attributes[setting].i)
+            if name in self.weights and self.multiplied.setdefault(name, use) != use:
+                raise ModelFileError(node.domain, "Lite 2.0 takes no weight both as it is and transposed", name)
+
     def _full_shape(self, node: NodeProto) -> AttributeProto:
         """Lite does not take -1 for "this axis as it is"."""
         sizes = [AttributeProto(type=AttributeProto.INT64, ints=[size]) for size in self.tensors[node.output[0]].dims]
@@ -311,7 +318,7 @@ class _Rewriter:
         """Version 3 stores the type to cast to as a number; version 1 as an empty tensor of that type."""
         data_type = _STORED_TYPES.get(_stored_value(self.constants[name]).i)
         if data_type is None:
-            raise ModelFileError(name, "cast to a type that IR version 1 lacks")
+            raise ModelFileError(name, "a cast to this type has no rule for IR version 1")
         return self._add_constant(f"{name}@type{data_type}", TensorProto(data_type=data_type))
 
     def _add_constant(self, name: str, tensor: TensorProto) -> str:
