@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the C++ library that the runner is built against: the MindSpore Lite wheel, unpacked at .lite/mindspore_lite of
-# the project. Nothing is installed: the wheel is made for Python 3.7, and only its headers and libraries are used.
+# Fetches the C++ library that the runner is built against: the MindSpore Lite wheel, unpacked at .lite/mindspore_lite
+# of the project. Nothing is installed: the wheel is made for Python 3.7, and only its headers and libraries are used.
 # Does nothing if it is there already, or if LITE_HOME names another MindSpore Lite.
 # Exit codes: 0 it is there, 1 it is not: no wheel for this platform, no network, no space, or another content.
 set -euo pipefail
@@ -55,10 +55,12 @@ echo "Fetching mindspore-lite $version for $platform"
   fail "cannot be downloaded with pip (see above); LITE_HOME may name a copy that is there"
 wheel=$(find "$partial" -maxdepth 1 -name 'mindspore_lite-*.whl')
 [[ -n $wheel ]] || fail "pip has downloaded no wheel"
-received=$("$python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$wheel")
+sum='import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())'
+received=$("$python" -c "$sum" "$wheel")
 [[ $received == "$sha256" ]] || fail "the wheel has to have the sha256 $sha256. Received: $received"
 
 "$python" -m zipfile -e "$wheel" "$partial/unpacked" || fail "the wheel cannot be unpacked in $lite"
 # One rename: another process sees the whole folder or none. If one has been faster, its folder is as good.
-mv -T -- "$partial/unpacked/mindspore_lite" "$target" 2>/dev/null || [[ -d $target ]] || fail "$target cannot be written"
+mv -T -- "$partial/unpacked/mindspore_lite" "$target" 2>/dev/null || [[ -d $target ]] ||
+  fail "$target cannot be written"
 echo "MindSpore Lite is at $target"

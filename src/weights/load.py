@@ -55,6 +55,10 @@ def load_weights(
     label, tensors = _open(source)
     state = sorted(name for name in tensors if is_training_state(strip_wrappers(name)))
     weights = {strip_wrappers(name): array for name, array in tensors.items() if name not in set(state)}
+    if len(weights) + len(state) < len(tensors):
+        stripped = [strip_wrappers(name) for name in tensors.keys() - set(state)]
+        twice = sorted({name for name in stripped if stripped.count(name) > 1})
+        raise ModelFileError(label, f"holds weights twice, with and without a wrapper's prefix: {_some(twice)}")
     naming, table = detect_naming(weights, net)
     parameters = dict(net.parameters_and_names())
     found = {table[name]: array for name, array in weights.items() if name in table}

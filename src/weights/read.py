@@ -60,13 +60,13 @@ def _read_ckpt(path: Path) -> dict[str, np.ndarray]:
     from mindspore.train.checkpoint_pb2 import Checkpoint
 
     message = Checkpoint()
+    pieces: dict[str, list] = {}
     try:
         message.ParseFromString(path.read_bytes())
-    except DecodeError:
+        for value in message.value:
+            pieces.setdefault(value.tag, []).append(value.tensor)
+    except (DecodeError, UnicodeDecodeError):
         raise ModelFileError(path, "is damaged or not a MindSpore checkpoint") from None
-    pieces: dict[str, list] = {}
-    for value in message.value:
-        pieces.setdefault(value.tag, []).append(value.tensor)
     return {name: _ckpt_tensor(path, name, parts) for name, parts in pieces.items()}
 
 
@@ -108,7 +108,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             tree = _TorchUnpickler(path, archive, folder).load()
     except ModelFileError:
         raise
-    except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError, EOFError, AttributeError) as error:
+    except Exception as error:
+        # Damage in a zip or a pickle comes out as any kind of error.
         raise ModelFileError(path, f"is damaged or not a torch file: {error}") from None
     while isinstance(tree, dict):
         inner = next((tree[k] for k in ("model", "state_dict", "model_ema", "state_dict_ema") if k in tree), None)

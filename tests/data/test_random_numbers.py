@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from src.data.random_numbers import Stream, drop_keys, generator
 
-places = st.tuples(
-    st.integers(0, 2**32 - 1), st.sampled_from(Stream), st.integers(0, 10**6), st.integers(0, 10**9)
-)
+places = st.tuples(st.integers(0, 2**32 - 1), st.sampled_from(Stream), st.integers(0, 10**6), st.integers(0, 10**9))
+
+# A change of one of these breaks every resumed run.
+TRANSFORM_GOLDEN = [1599369361, 2676509669, 522730806]
+ORDER_GOLDEN = [1, 2, 3, 7, 5, 0, 4, 6]
+DROP_GOLDEN = [1604781736, 1614139692, 398194251]
 
 
 @given(places, places)
@@ -25,7 +28,6 @@ def test_neighbours_share_nothing():
 
 
 def test_numbers_are_those_of_yesterday():
-    # A change breaks every resumed run.
     assert generator(1, Stream.TRANSFORM, 2, 3).integers(0, 2**32, 3).tolist() == TRANSFORM_GOLDEN
     assert generator(1, Stream.ORDER, 2).permutation(8).tolist() == ORDER_GOLDEN
     assert drop_keys(1, 2, 3).tolist() == DROP_GOLDEN
@@ -39,8 +41,3 @@ def test_drop_keys_are_one_int32_per_image():
     assert not np.array_equal(keys_B, drop_keys(5, 8, 1000))
     # A smaller batch has the same keys: nothing hangs on the batch size but how many are drawn.
     assert np.array_equal(drop_keys(5, 7, 10), keys_B[:10])
-
-
-TRANSFORM_GOLDEN = [0, 0, 0]
-ORDER_GOLDEN = [0]
-DROP_GOLDEN = [0]

@@ -1,0 +1,133 @@
+"""The run directory alone, with made-up tensors: what counts, what is kept, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.errors import ModelFileError, NumbersError
+from src.models import resolved
+from src.trainers.checkpoints import RunFolder
+from src.weights.manifest import manifest_path, read_manifest, verified_manifest
+from tests import small_run
+
+CLASSES = ("cat", "dog")
+
+
+def open_folder(path: Path, **flags: object) -> RunFolder:
+    config = resolved(small_run.config(path / "data", path, **flags))
+    return RunFolder(path / "ckpt_0", config, CLASSES, steps_per_epoch=5)
+
+
+def run_epochs(folder: RunFolder, accuracies: dict[int, float]) -> None:
+    for epoch, top1 in accuracies.items():
+        folder.record({"epoch": epoch, "top1": top1})
+        folder.save({"weight": np.full((2, 3), epoch, np.float32)}, epoch)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    opened = open_folder(tmp_path)
+    assert opened.find_resume() is None
+    assert opened.begin(None) == 0
+    run_epochs(opened, {1: 0.5, 2: 0.75, 3: 0.75, 4: 0.25})
+    return opened
+
+
+def epochs_in(folder: RunFolder) -> list[int]:
+    paths = [path for path in folder.path.glob("*.ckpt") if path.name != "best.ckpt"]
+    return sorted(read_manifest(path).epoch for path in paths)
+
+
+def test_newest_and_first_best_are_kept(folder):
+    assert epochs_in(folder) == [3, 4]
+    assert verified_manifest(folder.path / "best.ckpt").epoch == 2
+
+
+def test_resume_takes_the_newest_by_step_not_by_time(folder, tmp_path):
+    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
+    (folder.path / "vit_tiny_patch16_2240-3_5.ckpt").touch()
+    assert open_folder(tmp_path).find_resume() == newest
+
+
+def test_zoo_name_and_global_facts(folder):
+    manifest = verified_manifest(folder.path / "vit_tiny_patch16_2240-4_5.ckpt")
+    assert (manifest.epoch, manifest.step, manifest.steps_per_epoch) == (4, 20, 5)
+    assert manifest.class_names == list(CLASSES)
+    assert manifest.shapes == {"weight": [2, 3]}
+    assert manifest.config["base_lr"] == 1e-2
+    assert {"python", "mindspore", "commit"} <= manifest.versions.keys()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damaged_newest_falls_back(damage, folder, tmp_path):
+    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
+    content = bytearray(newest.read_bytes())
+    if damage == "flip":
+        content[-1] ^= 1
+    newest.write_bytes(content[: len(content) - (damage == "truncate")])
+    if damage == "remove":
+        manifest_path(newest).unlink()
+    assert open_folder(tmp_path).find_resume().name == "vit_tiny_patch16_2240-3_5.ckpt"
+
+
+def test_history_is_cut_to_the_resumed_epoch(folder, tmp_path):
+    manifest_path(folder.path / "vit_tiny_patch16_2240-4_5.ckpt").unlink()
+    again = open_folder(tmp_path)
+    assert again.begin(again.find_resume()) == 3
+    lines = (again.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_leftovers_of_a_kill_are_swept(folder, tmp_path):
+    leftover = folder.path / ".partial-0123456789ab-x.ckpt"
+    leftover.write_bytes(b"half")
+    open_folder(tmp_path).find_resume()
+    assert not leftover.exists()
+
+
+def test_kill_between_the_renames_of_the_best(folder, tmp_path):
+    run_epochs(folder, {5: 0.9})
+    newest, best = folder.path / "vit_tiny_patch16_2240-5_5.ckpt", folder.path / "best.ckpt"
+    # best.ckpt is new, best.json still of epoch 2.
+    stale = read_manifest(best).model_copy(update={"epoch": 2, "sha256": "0" * 64})
+    manifest_path(best).write_text(stale.model_dump_json())
+    assert verified_manifest(best).epoch == 5
+    again = open_folder(tmp_path)
+    again.begin(again.find_resume())
+    assert read_manifest(best).sha256 == read_manifest(newest).sha256
+
+
+def test_weights_that_are_not_finite_are_not_saved(folder):
+    folder.record({"epoch": 5, "top1": 1.0})
+    with pytest.raises(NumbersError, match="weight"):
+        folder.save({"weight": np.array([[np.nan]], np.float32)}, 5)
+    assert epochs_in(folder) == [3, 4]
+
+
+def test_failed_write_keeps_what_was_there(folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    before = {path.name: path.read_bytes() for path in folder.path.glob("*.ckpt")}
+    monkeypatch.setattr("src.files._sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_epochs(folder, {5: 1.0})
+    assert {path.name: path.read_bytes() for path in folder.path.glob("*.ckpt")} == before
+    assert not list(folder.path.glob(".partial-*"))
+
+
+def test_checkpoint_of_no_run_is_not_resumed(folder, tmp_path):
+    foreign = tmp_path / "foreign.ckpt"
+    foreign.write_bytes((folder.path / "best.ckpt").read_bytes())
+    with pytest.raises(ModelFileError, match="use --pretrained"):
+        open_folder(tmp_path, resume=foreign).find_resume()
+
+
+def test_configuration_is_kept_and_loads_back(folder, tmp_path):
+    from src.config import load_config
+
+    text = (folder.path / "config.yaml").read_text()
+    assert "# mindspore 2.10" in text
+    assert load_config("train", ["--config", str(folder.path / "config.yaml")]) == folder.config

@@ -1,0 +1,161 @@
+"""A run from start to end, cut off and gone on with, on a tiny model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.errors import ConfigError, DataError, ModelFileError, NumbersError
+from src.trainers import trainer
+from src.trainers.evaluator import evaluate_checkpoint
+from src.trainers.trainer import train
+from src.weights.manifest import read_manifest
+from src.weights.read import read_tensors
+from tests import small_run
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return small_run.write_images(tmp_path_factory.mktemp("da ta"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(data, tmp_path_factory):
+    """The directory of an uninterrupted run of four epochs."""
+    return train(small_run.config(data, tmp_path_factory.mktemp("whole")))
+
+
+def history(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def final(folder: Path) -> dict[str, np.ndarray]:
+    return read_tensors(folder / "vit_tiny_patch16_2240-4_3.ckpt")
+
+
+def assert_equal_runs(folder: Path, other: Path) -> None:
+    mine, theirs = final(folder), final(other)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+    assert history(folder) == history(other)
+
+
+def cut_after(monkeypatch, epochs: int) -> None:
+    """The process dies at the start of the epoch after these."""
+    original = trainer.train_epoch
+
+    def dying(one, epoch):
+        if epoch == epochs:
+            raise Cut
+        return original(one, epoch)
+
+    monkeypatch.setattr(trainer, "train_epoch", dying)
+
+
+def test_run_directory(whole_run):
+    names = {path.name for path in whole_run.iterdir()}
+    stem = "vit_tiny_patch16_2240"
+    kept = {f"{stem}-{epoch}_3.{suffix}" for epoch in (3, 4) for suffix in ("ckpt", "json")}
+    assert names == kept | {"best.ckpt", "best.json", "config.yaml", "metrics.jsonl", ".lock"}
+    lines = history(whole_run)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [3, 6, 9, 12]
+    assert all(line["val_images"] == small_run.NUM_VAL for line in lines)
+    best = max(lines, key=lambda line: line["top1"])
+    assert read_manifest(whole_run / "best.ckpt").epoch == best["epoch"]
+    assert int(final(whole_run)["global_step"]) == 12
+
+
+def test_training_changes_every_weight(whole_run, data, tmp_path):
+    # The keys' bias has no gradient: soft-max does not see it. AdamW leaves it at zero, but for rounding.
+    start = trainer.build_trainer(trainer.resolved(small_run.config(data, tmp_path))).tensors()
+    end = final(whole_run)
+    same = [name for name in start if np.array_equal(start[name], end[name])]
+    assert same == []
+
+
+def test_cut_off_run_goes_on_to_the_same_bits(whole_run, data, tmp_path, monkeypatch, capsys):
+    config = small_run.config(data, tmp_path)
+    with monkeypatch.context() as patch:
+        cut_after(patch, epochs=2)
+        with pytest.raises(Cut):
+            train(config)
+    # The newest checkpoint got damaged as well: the one before it is used.
+    newest = tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-2_3.ckpt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert_equal_runs(train(config), whole_run)
+    assert "resuming after epoch 1" in capsys.readouterr().out
+
+
+def test_finished_run_is_left_alone(whole_run, data, capsys):
+    before = {path.name: path.read_bytes() for path in whole_run.glob("*.ckpt")}
+    train(small_run.config(data, whole_run.parent))
+    assert {path.name: path.read_bytes() for path in whole_run.glob("*.ckpt")} == before
+    assert "train success" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "words"),
+    [
+        ({"resume": "none"}, ConfigError, "holds a run"),
+        ({"epochs": 5}, ConfigError, "epochs 4 -> 5"),
+        ({"seed": 7, "base_lr": 0.5}, ConfigError, "base_lr 0.01 -> 0.5; seed 0 -> 7"),
+        ({"resume": "absent.ckpt"}, ModelFileError, "absent.ckpt: no such file"),
+    ],
+)
+def test_refused_resume_names_the_reason_and_keeps_the_run(flags, error, words, whole_run, data):
+    before = {path.name: path.read_bytes() for path in whole_run.iterdir()}
+    with pytest.raises(error, match=words):
+        train(small_run.config(data, whole_run.parent, **flags))
+    assert {path.name: path.read_bytes() for path in whole_run.iterdir()} == before
+
+
+def test_divergence_ends_the_run_and_keeps_the_checkpoint(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "learning_rate", lambda step, *_: 1e30 if step >= 3 else 1e-3)
+    with pytest.raises(NumbersError, match="epoch 2 step [23]: loss or gradient is not finite"):
+        train(small_run.config(data, tmp_path, epochs=2))
+    assert [path.name for path in (tmp_path / "ckpt_0").glob("vit*.ckpt")] == ["vit_tiny_patch16_2240-1_3.ckpt"]
+    assert len(history(tmp_path / "ckpt_0")) == 1
+
+
+def test_features_of_later_are_refused_all_at_once(data, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        train(small_run.config(data, tmp_path, mix_up=0.8, optimizer="lamb"))
+    assert [line.split(":")[0] for line in caught.value.lines] == ["mix_up", "optimizer"]
+    assert not (tmp_path / "ckpt_0").exists()
+
+
+def test_evaluation_gives_the_number_of_training(whole_run, data, capsys):
+    best = whole_run / "best.ckpt"
+    result = evaluate_checkpoint(small_run.config(data, whole_run.parent, pretrained=best))
+    line = max(history(whole_run), key=lambda line: line["top1"])
+    assert (result.counts.total, result.counts.top1_accuracy) == (small_run.NUM_VAL, line["top1"])
+    assert result.loss == pytest.approx(line["val_loss"], abs=1e-6)
+    assert f"=> eval results:{{'Loss': {result.loss}, 'Top1-Acc': {line['top1']}" in capsys.readouterr().out
+
+
+def test_evaluation_refuses_other_classes(whole_run, data, tmp_path):
+    other = Path(shutil.copytree(data, tmp_path / "data"))
+    for split in ("train", "val"):
+        (other / split / "circle").rename(other / split / "disc")
+    with pytest.raises(DataError, match="circle, disc"):
+        evaluate_checkpoint(small_run.config(other, tmp_path, pretrained=whole_run / "best.ckpt"))
+
+
+def test_pretrained_weights_start_a_run(whole_run, data, tmp_path, capsys):
+    weights = whole_run / "best.ckpt"
+    train(small_run.config(data, tmp_path, epochs=1, pretrained=weights, base_lr=1e-12, warmup_lr=0, min_lr=0))
+    first = read_tensors(tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-1_3.ckpt")
+    loaded = read_tensors(weights)
+    np.testing.assert_allclose(first["head.weight"], loaded["head.weight"], atol=1e-7)
+    assert f"=> loading pretrained weights from '{weights}'" in capsys.readouterr().out

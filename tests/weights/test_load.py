@@ -1,0 +1,215 @@
+"""Loading is complete or does nothing: whatever is wrong with a source, the network keeps every bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import nn
+from safetensors.numpy import save
+
+from src.errors import ConfigError, ModelFileError
+from src.schema import ModelConfig
+from src.weights.load import given_weights, load_weights
+from src.weights.names import official_names
+from tests import recipe
+from tests.networks import official_shapes, tiny, values
+from tests.weights.files import ckpt_bytes, torch_bytes, write_file
+
+FAMILIES = ("vit", "cct")
+
+
+@pytest.fixture(params=FAMILIES)
+def net(request) -> nn.Cell:
+    return tiny(request.param)
+
+
+def official(net: nn.Cell) -> dict[str, np.ndarray]:
+    return recipe.weights(official_shapes(net), "unit")
+
+
+def ours(net: nn.Cell) -> dict[str, np.ndarray]:
+    arrays = official(net)
+    return {name: arrays[theirs] for theirs, name in official_names(net).items()}
+
+
+def assert_holds(net: nn.Cell, arrays: dict[str, np.ndarray]) -> None:
+    found = values(net)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert np.array_equal(found[name], array), name
+
+
+def assert_refused(net: nn.Cell, source: object, words: str, **options: bool) -> None:
+    before = values(net)
+    with pytest.raises(ModelFileError, match=words) as caught:
+        load_weights(net, source, **options)
+    assert caught.value.exit_code == 4
+    assert_holds(net, before)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What loads
+
+
+@pytest.mark.parametrize("naming", ["ours", "official"])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors", ".pth", "arrays"])
+def test_every_source_and_naming(net, naming, suffix):
+    arrays = ours(net) if naming == "ours" else official(net)
+    writers = {".ckpt": ckpt_bytes, ".safetensors": save, ".pth": torch_bytes}
+    source = arrays if suffix == "arrays" else write_file(f"net{suffix}", writers[suffix](arrays))
+    report = load_weights(net, source)
+    assert_holds(net, ours(net))
+    assert (report.naming, len(report.loaded), report.reset, report.left_over) == (naming, len(arrays), [], [])
+    norms = [name for name in values(net) if name.endswith((".gamma", ".beta"))]
+    assert report.renamed == ([] if naming == "ours" else sorted(norms))
+    assert str(report).startswith(f"weights of {source if suffix != 'arrays' else 'arrays'} ({naming} names): loaded ")
+
+
+def test_wrapped_names(net):
+    load_weights(net, {f"module.model.{name}": array for name, array in official(net).items()})
+    assert_holds(net, ours(net))
+
+
+def test_half_precision_is_widened(net):
+    load_weights(net, {name: array.astype(np.float16) for name, array in ours(net).items()})
+    assert_holds(net, {name: array.astype(np.float16).astype(np.float32) for name, array in ours(net).items()})
+    assert {parameter.asnumpy().dtype for parameter in net.get_parameters()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_moments_that_come_first_are_not_loaded_as_weights(net, prefix):
+    # MindSpore's own loader falls back to names that end alike, and takes these.
+    arrays = ours(net)
+    moments = {f"{kind}.{prefix}{name}": array + 1 for kind in ("adam_m", "adam_v") for name, array in arrays.items()}
+    counters = {"global_step": np.array([5], np.int32), "learning_rate": np.array(0.1, np.float32)}
+    weights = {f"{prefix}{name}": array for name, array in arrays.items()}
+    path = write_file("net.ckpt", ckpt_bytes({**moments, **counters, **weights}))
+    report = load_weights(net, path)
+    assert_holds(net, arrays)
+    assert report.left_over == sorted([*moments, *counters])
+    assert str(report).endswith(f"left over {len(moments) + 2} of the training state")
+
+
+def test_moments_alone_are_no_weights(net):
+    moments = {f"moment1.{name}": array for name, array in ours(net).items()}
+    assert_refused(net, moments, rf"does not fit the model: {len(moments)} missing")
+
+
+def test_moments_do_not_stand_in_for_a_missing_weight(net):
+    arrays = ours(net)
+    last = list(arrays)[-1]
+    source = {**{f"adam_v.{name}": array for name, array in arrays.items()}, **arrays}
+    del source[last]
+    assert_refused(net, source, rf"1 missing: {last}$")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heads
+
+
+def heads(family: str) -> tuple[nn.Cell, dict[str, np.ndarray]]:
+    """A network of ten classes, and weights of the same network with four."""
+    return tiny(family), official(tiny(family, num_classes=4))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_head_is_refused_unless_asked_for(family):
+    net, source = heads(family)
+    words = r"2 wrong shape: .*(head|fc)\.bias \(4,\) for \(10,\), .*weight \(4, 16\) for \(10, 16\)$"
+    assert_refused(net, source, words)
+    before = values(net)
+    report = load_weights(net, source, reset_head=True)
+    assert len(report.reset) == 2
+    assert all(name.startswith(net.head_prefixes()) for name in report.reset)
+    assert_holds(net, {**ours(net), **{name: before[name] for name in report.reset}})
+    assert len(report.loaded) + 2 == len(before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_missing_head_counts_as_another_one(family):
+    net, source = heads(family)
+    source = {name: array for name, array in source.items() if not name.startswith(net.head_prefixes())}
+    assert_refused(net, source, r"2 missing: ")
+    assert len(load_weights(net, source, reset_head=True).reset) == 2
+
+
+def test_a_head_that_fits_is_loaded_even_if_it_may_be_reset(net):
+    assert load_weights(net, official(net), reset_head=True).reset == []
+    assert_holds(net, ours(net))
+
+
+def test_resetting_the_head_excuses_nothing_else(net):
+    source = ours(net)
+    source.pop(next(iter(source)))
+    assert_refused(net, source, r"1 missing: ", reset_head=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is refused
+
+
+def test_missing_names(net):
+    for name in list(ours(net))[::5]:
+        source = ours(net)
+        del source[name]
+        assert_refused(net, source, rf"^arrays: does not fit the model: 1 missing: {name}$")
+
+
+def test_unexpected_names(net):
+    assert_refused(net, {**ours(net), "extra.weight": np.ones(3, np.float32)}, r"1 unexpected: extra\.weight$")
+
+
+def test_one_weight_under_two_names(net):
+    source = ours(net)
+    name = next(iter(source))
+    assert_refused(net, {**source, f"model.{name}": source[name] + 1}, rf"^arrays: holds weights twice, .*: {name}$")
+
+
+def test_wrong_shapes(net):
+    source = ours(net)
+    name = list(source)[-2]
+    source[name] = source[name][..., None]
+    assert_refused(net, source, rf"1 wrong shape: {name} \(.*1\) for \(")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(net, value):
+    source = ours(net)
+    name = list(source)[-1]
+    source[name] = source[name].copy()
+    source[name].flat[0] = value
+    assert_refused(net, source, rf"1 not finite: {name}$")
+
+
+def test_all_faults_are_told_at_once(net):
+    source = ours(net)
+    names = list(source)
+    for name in names[:6]:
+        source[f"old.{name}"] = source.pop(name)
+    source[names[-1]] = source[names[-1]] * np.nan
+    some = r"[^;]*, … 2 more"
+    assert_refused(net, source, rf"6 missing: {some}; 6 unexpected: {some}; 1 not finite: {names[-1]}$")
+
+
+def test_weights_of_another_family():
+    assert_refused(tiny("vit"), official(tiny("cct")), r"missing.*unexpected")
+    assert_refused(tiny("vit"), official(tiny("vit", depth=3)), r"unexpected: blocks\.2\.")
+    assert_refused(tiny("vit", depth=3), official(tiny("vit")), r"missing: blocks\.2\.")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_cut_anywhere(family):
+    net = tiny(family)
+    content = ckpt_bytes(ours(net))
+    for length in [*range(0, len(content) - 1, len(content) // 40), len(content) - 1]:
+        assert_refused(net, write_file("net.ckpt", content[:length]), r"^net\.ckpt: ")
+
+
+def test_no_file(net):
+    assert_refused(net, Path("none.ckpt"), r"^none\.ckpt: no such file$")
+
+
+def test_the_key_that_names_the_weights():
+    assert given_weights(ModelConfig(pretrained="net.ckpt")) == Path("net.ckpt")
+    with pytest.raises(ConfigError, match=r"^pretrained: must name a weight file"):
+        given_weights(ModelConfig())
