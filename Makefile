@@ -20,10 +20,9 @@ test: .venv/dev ## the tests
 test-all: .venv/dev ## the tests, the long ones too
 	@$(BIN)/python -m pytest -m ""
 
-check: .venv/dev ## formatting, lint, types, shell and C++ style
+check: .venv/dev ## formatting, lint, shell and C++ style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
 	@$(BIN)/shellcheck -x $(SHELL_FILES)
 	@$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 

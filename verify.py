@@ -1,4 +1,4 @@
-"""Compare backends: ``python verify.py --config configs/NAME.yaml --pretrained FILE --mindir_path FILE --result_dir DIR``."""
+"""Compare backends: ``python verify.py --config YAML --pretrained FILE --mindir_path FILE --result_dir FOLDER``."""
 
 from src.startup import run
 

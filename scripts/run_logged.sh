@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the run_*.sh scripts: which Python, what of the environment is logged, and one way to run a logged command.
 
 # The project's own environment if `make` has made it, else the caller's Python. Needs $project.

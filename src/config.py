@@ -37,7 +37,9 @@ def leaf_sections() -> dict[str, str]:
 
 
 def load_config(command: str, argv: list[str]) -> Config:
-    """The configuration of one command, printed on one line as the zoo does; ``--print_config`` prints it as YAML and leaves.
+    """The configuration of one command, printed on one line as the zoo does.
+
+    ``--print_config`` prints it as YAML instead, and leaves.
 
     Args:
         command: train, eval, export or verify; decides what a few flags mean.
@@ -134,7 +136,7 @@ def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
     aliases: dict[str, list[str]] = {}
     for alias, key in {**schema.ALIASES, **schema.SHORT_FLAGS, **renamed}.items():
         aliases.setdefault(key, []).append(alias)
-    taken = {alias for alias in renamed}
+    taken = set(renamed)
     for cls in classes:
         group = parser.add_argument_group(cls.__name__.removesuffix("Config").lower(), cls.__doc__.splitlines()[0])
         for key, field in cls.model_fields.items():

@@ -179,7 +179,9 @@ class RunConfig(Section):
     device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
     device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
     device_num: Count = Field(1, description="devices in all")
-    graph_mode: Annotated[Literal[0, 1], BeforeValidator(_whole_number)] = Field(0, description="0 compiles the network, 1 runs it operator by operator (PyNative)")
+    graph_mode: Annotated[Literal[0, 1], BeforeValidator(_whole_number)] = Field(
+        0, description="0 compiles the network, 1 runs it operator by operator (PyNative)"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
     verbose: bool = Field(False, description="tracebacks, and MindSpore's own warnings")
@@ -192,7 +194,7 @@ class ExportConfig(Section):
 
     file_format: Literal["MINDIR", "AIR", "ONNX"] = Field("MINDIR", description="of export.py")
     file_name: Path = Field(None, description="name without suffix; empty for the arch's")
-    export_batch_size: Count = Field(1, description="images per call of the exported network (--batch_size of export.py)")
+    export_batch_size: Count = Field(1, description="images per call of the exported network (export.py --batch_size)")
     ir_version: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] = Field(
         3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2"
     )

@@ -1,6 +1,7 @@
 """How every command starts and ends: installation check, one line per error, exit codes.
 
-0 done · 2 usage or config · 3 data · 4 checkpoint or model file · 5 numbers · 75 stopped by a signal, state saved · 1 else.
+0 done · 2 usage or config · 3 data · 4 checkpoint or model file · 5 numbers · 75 stopped by a signal, state saved · 1
+else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The built-in data set: scikit-learn's 1,797 real handwritten digits as 32x32 PNG class folders.
 
-Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test part), 8x8 pixels of 17
-grey levels each.
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998 (its test part), 8x8 pixels of
+17 grey levels each.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def open_source(kind: str, data_url: str, split: str, num_classes: int) -> Image
         raise DataError("data_url", "no such folder", data_url)
     folder = root / split
     if not folder.is_dir():
-        raise DataError("data_url", f"must hold a folder {split} of class folders", data_url, _folder_names(root) or None)
+        known = _folder_names(root) or None
+        raise DataError("data_url", f"must hold a folder {split} of class folders", data_url, known)
     images = list_class_folders(folder)
     if len(images.class_names) != num_classes:
         raise DataError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
+import tempfile
 from pathlib import Path
 
 import mindspore as ms
@@ -27,9 +29,10 @@ SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 
 
 def export_model(config: Config) -> Path:
-    """Export the weights ``pretrained`` as ``OUTPUT_DIR/FILE_NAME.mindir`` or ``.onnx`` and a .json; returns the former.
+    """Export the weights ``pretrained`` as ``OUTPUT_DIR/FILE_NAME.mindir`` or ``.onnx``; returns that path.
 
-    The graph is float32 with a fixed batch size, in operators that MindSpore Lite 2.0 and ONNX Runtime compute right.
+    Its description (`ModelInfo`) lies beside it. The graph is float32 with a fixed batch size, in
+    operators that MindSpore Lite 2.0 and ONNX Runtime compute right.
 
     Raises:
         ConfigError: AIR without an Ascend device, or no weights given.
@@ -39,7 +42,8 @@ def export_model(config: Config) -> Path:
     config = resolved(config)
     model, export, run = config.model, config.export, config.run
     if export.file_format == "AIR":
-        raise ConfigError("file_format", "AIR is written by an Ascend device's compiler, not built yet", "AIR", SUFFIXES)
+        rule = "AIR is written by the compiler of an Ascend device, not built yet"
+        raise ConfigError("file_format", rule, "AIR", list(SUFFIXES))
     if export.file_format == "ONNX" and export.ir_version != 3:
         raise ConfigError("ir_version", "is of MINDIR files alone, leave it out with ONNX", export.ir_version)
     weights = given_weights(model)
@@ -51,10 +55,7 @@ def export_model(config: Config) -> Path:
     net.set_train(False)
     shape = (export.export_batch_size, model.in_channels, model.image_size, model.image_size)
     target = Path(config.checkpoint.output_dir) / ((export.file_name or model.arch) + SUFFIXES[export.file_format])
-    with replacing(target) as temporary:
-        _write(net, shape, temporary, export.file_format)
-        if export.ir_version == 1:
-            rewrite_file(temporary, temporary)
+    write_graph(net, shape, target, export.file_format, export.ir_version)
     info = ModelInfo(
         arch=model.arch,
         file=target.name,
@@ -77,8 +78,19 @@ def export_model(config: Config) -> Path:
     return target
 
 
-def _write(net: nn.Cell, shape: tuple[int, ...], path: Path, file_format: str) -> None:
+def write_graph(net: nn.Cell, shape: tuple[int, ...], target: Path, file_format: str, ir_version: int) -> None:
+    """Compile a network for images of this shape and write it, as a whole or not at all.
+
+    Raises:
+        ModelFileError: IR version 1 cannot express the network.
+    """
     image = Tensor(np.zeros(shape, np.float32))
-    # MindSpore prints a page about every ONNX export.
-    with contextlib.redirect_stdout(io.StringIO()):
-        ms.export(net, image, file_name=str(path), file_format=file_format)
+    # MindSpore takes no path with blanks or letters beyond ASCII, and prints a page about every ONNX export.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        exported = Path(folder) / f"graph{target.suffix}"
+        ms.export(net, image, file_name=str(exported), file_format=file_format)
+        if file_format == "MINDIR" and ir_version == 1:
+            exported.chmod(0o644)
+            rewrite_file(exported, exported)
+        with replacing(target) as temporary:
+            shutil.copyfile(exported, temporary)

@@ -1,4 +1,4 @@
-"""The description beside an exported model: everything that its user must do to images before, and can know about it."""
+"""The description beside an exported model: what its user must do to images, and can know about it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _NAMED = 5
 
 
 def preprocess(config: PreprocessConfig) -> Path:
-    """Write ``OUTPUT/img_data/<class>/<name>.bin`` (C, Y, X) float32 and ``OUTPUT/imagenet_label.json``; returns OUTPUT.
+    """Write ``img_data/<class>/<name>.bin`` (C, Y, X) float32 and ``imagenet_label.json``; returns their folder.
 
     Files of an earlier call that belong to no image any more are removed, as far as its label file lists them.
 
@@ -48,9 +48,7 @@ def preprocess(config: PreprocessConfig) -> Path:
     names = input_names(list(images.paths))
     _remove_stale(output, set(names.values()))
     unreadable = _write_inputs(images, names, transform, output / IMAGE_FOLDER, config.strict)
-    labels = {
-        image: label for image, label in zip(images.paths, images.labels, strict=True) if image not in unreadable
-    }
+    labels = {image: label for image, label in zip(images.paths, images.labels, strict=True) if image not in unreadable}
     if not labels:
         raise DataError(images.root, "no image can be read", next(iter(unreadable.values())))
     write_text(output / LABEL_FILE, json.dumps(labels, ensure_ascii=False, indent=0) + "\n")

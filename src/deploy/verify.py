@@ -110,7 +110,8 @@ def mindir_backend(path: Path) -> Backend:
     """
     info = verified_model_info(path)
     if info.file_format != "MINDIR" or info.ir_version != 3:
-        raise ModelFileError(path, "MindSpore runs MINDIR files of IR version 3", f"{info.file_format} {info.ir_version}")
+        received = f"{info.file_format}, IR version {info.ir_version}"
+        raise ModelFileError(path, "MindSpore runs MINDIR files of IR version 3", received)
     net = nn.GraphCell(ms.load(str(path)))
     return in_chunks(lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy(), info.input.shape[0])
 

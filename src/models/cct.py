@@ -1,9 +1,9 @@
 """Compact Convolutional Transformer (CCT), https://arxiv.org/abs/2104.05704.
 
-Names and mathematics follow the authors' SHI-Labs/Compact-Transformers ``src/cct.py``: a convolutional tokenizer, learned
-or sine positions, no class token, attention pooling over the tokens. Their ``norm1`` lies in the residual stream.
-``compat="zoo"`` is what the model zoo's checkpoints were trained with: the tanh form of GELU, and pooling windows that lie
-one pixel further (MaxPool "same").
+Names and mathematics follow the authors' SHI-Labs/Compact-Transformers ``src/cct.py``: a convolutional tokenizer,
+learned or sine positions, no class token, attention pooling over the tokens. Their ``norm1`` lies in the residual
+stream. ``compat="zoo"`` is what the model zoo's checkpoints were trained with: the tanh form of GELU, and pooling
+windows that lie one pixel further (MaxPool "same").
 
 Shape letters: B batch, C image channels, Y X rows and columns, N tokens, D width, F hidden width of the MLP.
 """

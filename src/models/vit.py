@@ -57,9 +57,8 @@ class PatchEmbed(nn.Cell):
     def __init__(self, image_size: int, in_channels: int, embed_dim: int, patch_size: int):
         super().__init__()
         if image_size % patch_size:
-            raise ValueError(
-                f"image_size must be a multiple of patch_size. Received: image_size {image_size}, patch_size {patch_size}"
-            )
+            received = f"image_size {image_size}, patch_size {patch_size}"
+            raise ValueError(f"image_size must be a multiple of patch_size. Received: {received}")
         self.image_size = image_size
         self.num_patches = (image_size // patch_size) ** 2
         self.proj = PatchConv2d(in_channels, embed_dim, patch_size)

@@ -1,10 +1,10 @@
 """The run directory: checkpoints that are whole or not there, the best one, and the history of the run.
 
-    ckpt_0/config.yaml                      the resolved configuration, with versions
-    ckpt_0/ARCH0-EPOCH_STEP.ckpt            weights and optimizer state; STEP counts inside the epoch, as the zoo's names
-    ckpt_0/ARCH0-EPOCH_STEP.json            written last: the mark that the checkpoint is complete
-    ckpt_0/best.ckpt, best.json             the epoch with the highest top-1
-    ckpt_0/metrics.jsonl                    one line per epoch
+    ckpt_0/config.yaml              the resolved configuration, with versions
+    ckpt_0/ARCH0-EPOCH_STEP.ckpt    weights and optimizer state; STEP counts inside the epoch, as in the zoo
+    ckpt_0/ARCH0-EPOCH_STEP.json    written last: the mark that the checkpoint is complete
+    ckpt_0/best.ckpt, best.json     the epoch with the highest top-1
+    ckpt_0/metrics.jsonl            one line per epoch
 
 A killed run leaves the newest complete checkpoint in place; nothing is removed before its successor is complete.
 """
@@ -66,12 +66,16 @@ class RunFolder:
             found = None
             if self._committed():
                 raise ConfigError(
-                    "resume", f"{self.path} holds a run: --resume auto goes on, another --output_dir starts anew", choice
+                    "resume",
+                    f"{self.path} holds a run: --resume auto goes on, another --output_dir starts anew",
+                    choice,
                 )
         else:
             found = Path(choice)
             if verified_manifest(found) is None:
-                raise ModelFileError(found, f"no {manifest_path(found).name} beside it, so no run to resume: use --pretrained")
+                raise ModelFileError(
+                    found, f"no {manifest_path(found).name} beside it, so no run to resume: use --pretrained"
+                )
         if found is not None:
             self._require_same_run(found)
         return found

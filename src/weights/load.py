@@ -50,7 +50,8 @@ def load_weights(
         reset_head: keep the network's own head where the source's has another shape.
 
     Raises:
-        ModelFileError: unreadable or damaged file, names that are missing or left over, shapes that differ, values that are not finite.
+        ModelFileError: unreadable or damaged file, names that are missing or left over, shapes that differ, values that
+            are not finite.
     """
     label, tensors = _open(source)
     state = sorted(name for name in tensors if is_training_state(strip_wrappers(name)))

@@ -1,6 +1,7 @@
 """Tensors of a weight file as numpy arrays, whatever wrote it; nothing in a file is ever executed.
 
-Every length is checked against the shapes that the file claims, since MindSpore's own reader fills up, or ends the process.
+Every length is checked against the shapes that the file claims, since MindSpore's own reader fills up or ends the
+process.
 """
 
 from __future__ import annotations

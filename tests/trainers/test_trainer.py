@@ -16,7 +16,7 @@ from src.weights.read import read_tensors
 from tests import small_run
 
 
-class Cut(Exception):
+class CutError(Exception):
     """Stands for a kill."""
 
 
@@ -54,7 +54,7 @@ def cut_after(monkeypatch, epochs: int) -> None:
 
     def dying(one, epoch):
         if epoch == epochs:
-            raise Cut
+            raise CutError
         return original(one, epoch)
 
     monkeypatch.setattr(trainer, "train_epoch", dying)
@@ -86,7 +86,7 @@ def test_cut_off_run_goes_on_to_the_same_bits(whole_run, data, tmp_path, monkeyp
     config = small_run.config(data, tmp_path)
     with monkeypatch.context() as patch:
         cut_after(patch, epochs=2)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             train(config)
     # The newest checkpoint got damaged as well: the one before it is used.
     newest = tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-2_3.ckpt"
@@ -122,7 +122,7 @@ def test_refused_resume_names_the_reason_and_keeps_the_run(flags, error, words, 
 
 def test_divergence_ends_the_run_and_keeps_the_checkpoint(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "learning_rate", lambda step, *_: 1e30 if step >= 3 else 1e-3)
-    with pytest.raises(NumbersError, match="epoch 2 step [23]: loss or gradient is not finite"):
+    with pytest.raises(NumbersError, match=r"epoch 2 step [23]: loss or gradient is not finite"):
         train(small_run.config(data, tmp_path, epochs=2))
     assert [path.name for path in (tmp_path / "ckpt_0").glob("vit*.ckpt")] == ["vit_tiny_patch16_2240-1_3.ckpt"]
     assert len(history(tmp_path / "ckpt_0")) == 1
