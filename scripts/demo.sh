@@ -3,10 +3,9 @@
 # Everything goes to output/demo. Started again, it reuses what is there; interrupted, it goes on.
 set -euo pipefail
 
-project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-cd -- "$project"
 # shellcheck source=scripts/run_logged.sh
-source "$project/scripts/run_logged.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/run_logged.sh"
+cd -- "$project"
 
 arch=cct_2_3x2_32
 out=output/demo

@@ -9,9 +9,8 @@ if [[ $# -lt 3 || $# -gt 4 ]]; then
   echo "DEVICE_ID is optional, it can be set by environment variable device_id, otherwise the value is zero" >&2
   exit 1
 fi
-project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/run_logged.sh
-source "$project/scripts/run_logged.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/run_logged.sh"
 
 model=$1 dataset_name=$2 dataset_path=$3 device_id=${4:-${device_id:-0}}
 target=${DEVICE_TARGET:-Ascend}

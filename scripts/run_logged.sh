@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# Sourced by the run_*.sh scripts: which Python, what of the environment is logged, and one way to run a logged command.
+# Sourced by the other scripts: where the project is, which Python, and one way to run a logged command.
 
-# The project's own environment if `make` has made it, else the caller's Python. Needs $project.
+project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# The project's own environment if `make` has made it, else the caller's Python.
 python=$project/.venv/bin/python
 [[ -x $python ]] || python=$(command -v python3 || command -v python)
 
@@ -13,8 +14,10 @@ write_env_log() {
 
 # run_logged LOG COMMAND...: append the command's output to LOG, wait for it, pass signals and its exit code on.
 run_logged() {
-  local log=$1 status=0 child
+  local log=$1 status=0 child before
   shift
+  touch -- "$log"
+  before=$(wc -c <"$log")
   "$@" >>"$log" 2>&1 &
   child=$!
   trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
@@ -26,7 +29,8 @@ run_logged() {
   done
   trap - TERM INT HUP
   if [[ $status -ne 0 ]]; then
-    tail -n 5 -- "$log" >&2
+    # The reasons alone, if the command gives any.
+    tail -c "+$((before + 1))" -- "$log" | { grep -a '^error:' || tail -n 5 -- "$log"; } >&2
   fi
   return "$status"
 }

@@ -7,9 +7,8 @@ if [[ $# -lt 2 ]]; then
   echo "Usage: bash ./scripts/run_standalone_train_ascend.sh [DEVICE_ID] [CONFIG_PATH]" >&2
   exit 1
 fi
-project=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/run_logged.sh
-source "$project/scripts/run_logged.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/run_logged.sh"
 
 export DEVICE_ID=$1 RANK_ID=0 RANK_SIZE=1 DEVICE_NUM=1
 config=$2

@@ -67,8 +67,8 @@ def open_device(target: str, device_id: int, graph_mode: int, seed: int) -> None
     try:
         ms.set_device(target, device_id if target != "CPU" else 0)
     except (RuntimeError, ValueError, ImportError, AttributeError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ConfigError("device_target", f"cannot be opened: {first_line}", target, "CPU runs everywhere") from None
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        raise ConfigError("device_target", f"cannot be opened: {reason}", target, "CPU runs everywhere") from None
     ms.set_context(mode=ms.PYNATIVE_MODE if graph_mode else ms.GRAPH_MODE)
     ms.set_seed(seed)
     np.random.seed(seed)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 
 from src.device import set_noise
+from tests.cpp_runner import build
 
 # Before anything imports MindSpore.
 set_noise(verbose=False)
@@ -25,3 +26,9 @@ def cpu_graph_mode():
 def own_folder(tmp_path_factory, monkeypatch):
     """A relative path that a test or MindSpore writes never lands in the checkout."""
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(scope="session")
+def runner():
+    """Path of the C++ runner."""
+    return build()

@@ -24,10 +24,8 @@ from src.deploy.mindir_v1 import RULES, UNCHANGED, rewrite_file
 from src.files import sha256
 from src.models import build_model
 from src.models.kernels import kernel_form
+from tests.cpp_runner import BUILD, FETCH, ROOT, build
 
-ROOT = Path(__file__).parents[1]
-BUILD = ROOT / "ascend310_infer" / "build.sh"
-FETCH = ROOT / "scripts" / "fetch_mindspore_lite.sh"
 IMAGES = ("a/x", "a/y", "b/x", "class with blanks/ä ü", "top.1")
 MODELS: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": dict(depth=1, image_size=32, patch_size=16),
@@ -42,24 +40,6 @@ class Case:
     model: Path
     folder: Path
     logits_NK: np.ndarray
-
-
-def build(**environment: str) -> None:
-    """Build the runner, or skip where MindSpore Lite or a compiler cannot be had."""
-    for tool in ("cmake", "c++", "make"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    fetched = subprocess.run(["bash", FETCH], capture_output=True, text=True)
-    if fetched.returncode:
-        pytest.skip(f"MindSpore Lite cannot be fetched: {fetched.stderr.strip().splitlines()[-1]}")
-    built = subprocess.run(["bash", BUILD], capture_output=True, text=True, env={**os.environ, **environment})
-    assert built.returncode == 0, built.stdout + built.stderr
-
-
-@pytest.fixture(scope="session")
-def runner() -> Path:
-    build()
-    return ROOT / "ascend310_infer" / "out" / "main"
 
 
 @pytest.fixture(scope="session")

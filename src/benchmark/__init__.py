@@ -4,6 +4,6 @@
     runner    starts both workers, lets them run in turns           table   medians, ratios, the printed table
     own_worker, peer_worker, serving, peers      the processes that do the work, one per side
 
-The peer's process may run in another environment: `peer_worker`, `serving`, `peers` and `cases` import nothing but the
-standard library and torch.
+The peer's process may run in another environment: `peer_worker`, `serving` and `peers` import nothing but the standard
+library, torch and timm.
 """

@@ -1,9 +1,11 @@
-"""The models that are measured, and what both sides build for them. Standard library only: the peer's process reads it."""
+"""The models that are measured, and at which batch size."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from src.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,6 @@ class Case:
     num_classes: int
     sizes: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def family(self) -> str:
-        """First word of the arch."""
-        return self.arch.split("_")[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a pipe or a JSON file."""
-        return asdict(self)
-
 
 _VIT_32 = dict(patch_size=4, embed_dim=128, depth=4, num_heads=4, mlp_ratio=2.0)
 
@@ -49,3 +42,16 @@ CASES = {
         Case("cct_7_7x2_224", "cct_7_7x2_224", 4, 224, 102),
     )
 }
+
+
+def chosen_cases(names: str) -> list[Case]:
+    """The cases of a comma-separated list, or ``all``.
+
+    Raises:
+        ConfigError: a name that is no case.
+    """
+    wanted = list(CASES) if names == "all" else [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in CASES:
+            raise ConfigError("--arch", "no such case", name, ["all", *CASES])
+    return [CASES[name] for name in wanted]

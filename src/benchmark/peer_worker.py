@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from src.benchmark.serving import reserve_stdout, serve
+from src.benchmark.serving import reserve_stdout, serve, stay_on_cores
 
 
 def main(request: dict[str, Any]) -> None:
     """Build what the request names and serve it."""
     answers = reserve_stdout()
+    stay_on_cores(request["threads"])
     import torch
 
     from src.benchmark.peers import build_peer

@@ -25,8 +25,8 @@ def input_names(images: list[str]) -> dict[str, str]:
     ``cat/1.jpg`` is ``cat/1``; where a folder holds ``1.png`` too, both keep their suffix.
     """
     stems = {image: str(PurePosixPath(image).with_suffix("")) for image in images}
-    uses = Counter(stems.values())
-    return {image: stem if uses[stem] == 1 else image for image, stem in stems.items()}
+    taken = Counter([*stems.values(), *stems])
+    return {image: stem if taken[stem] == 1 else image for image, stem in stems.items()}
 
 
 def read_labels(label_file: Path) -> dict[str, int]:

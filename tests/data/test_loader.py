@@ -9,7 +9,7 @@ from src.data.loader import EvalBatches, TrainBatches, eval_iterator, train_iter
 from src.data.sources import ImageList, list_class_folders
 from src.data.transforms import EvalTransform, TrainTransform, read_image
 from src.errors import DataError
-from tests.data.images import write_folders
+from tests.data.images import picture, write_folders
 
 HALF = (0.5, 0.5, 0.5)
 TRAIN = TrainTransform(8, "random_resized", (0.08, 1.0), (3 / 4, 4 / 3), 4, 0.5, "random", HALF, HALF)
@@ -51,6 +51,15 @@ def test_seed_and_epoch_make_other_batches(images):
     whole = collect(TrainBatches(images, TRAIN, 4, 0), 0, 10)
     assert collect(TrainBatches(images, TRAIN, 4, 1), 0, 10) != whole
     assert len({content for content, _ in whole}) == 10
+
+
+def test_every_row_of_every_epoch_is_augmented_anew():
+    folder = write_folders(Path("equal"), {"ant": 4, "bee": 4})
+    for path in folder.rglob("*.png"):
+        picture(0, 40, 40).save(path)
+    batches = TrainBatches(list_class_folders(folder), TRAIN, 4, 0)
+    crops = {image_CYX.tobytes() for image_BCYX, _ in train_iterator(batches, 0, 6, 1) for image_CYX in image_BCYX}
+    assert len(crops) == 6 * 4
 
 
 def test_an_epoch_holds_each_image_at_most_once_and_drops_the_rest(images):

@@ -1,0 +1,15 @@
+"""Measure this project against a peer: ``python benchmark.py infer|train [--arch CASE,...] [--key value ...]``."""
+
+from src.startup import run
+
+
+def main(argv: list[str]) -> None:
+    """Read the mode and the flags, measure, print the table."""
+    from src.benchmark.runner import benchmark
+    from src.benchmark.settings import read_command_line
+
+    benchmark(*read_command_line(argv))
+
+
+if __name__ == "__main__":
+    run(main)

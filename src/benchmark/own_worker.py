@@ -1,0 +1,84 @@
+"""This project's process: the network, and for training the step that train.py runs.
+
+Run by `src.benchmark.runner`: ``python -m src.benchmark.own_worker JSON``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from src.benchmark.serving import reserve_stdout, serve, stay_on_cores
+from src.device import open_device, set_noise, versions
+
+
+def main(request: dict[str, Any]) -> None:
+    """Build what the request names and serve it."""
+    answers = reserve_stdout()
+    stay_on_cores(request["threads"])
+    set_noise(verbose=False)
+    import mindspore as ms
+    import numpy as np
+
+    from src.models import build_model, model_entry, num_parameters
+
+    open_device("CPU", 0, graph_mode=0, seed=0)
+    ms.device_context.cpu.op_tuning.threads_num(request["threads"])
+    # Nothing is dropped: the peers draw their masks in other ways, at other costs.
+    sizes = {"drop_rate": 0.0, "attn_drop_rate": 0.0, "drop_path_rate": 0.0, **request["sizes"]}
+    net = build_model(request["arch"], image_size=request["image_size"], num_classes=request["num_classes"], **sizes)
+    generator = np.random.default_rng(0)
+    shape = (request["batch_size"], 3, request["image_size"], request["image_size"])
+    image_BCYX = ms.Tensor(generator.standard_normal(shape, np.float32))
+    step = (
+        training(net, image_BCYX, request["num_classes"]) if request["mode"] == "train" else inference(net, image_BCYX)
+    )
+    row = {**model_entry(request["arch"]).sizes, **request["sizes"]}
+    serve(
+        answers,
+        step,
+        {"name": "this project", "versions": versions(), "row": row, "num_parameters": num_parameters(net)},
+    )
+
+
+def inference(net: Any, image_BCYX: Any) -> Callable[[], None]:
+    """One forward pass."""
+    import mindspore as ms
+
+    net.set_train(False)
+
+    def step() -> None:
+        net(image_BCYX)
+        ms.runtime.synchronize()
+
+    return step
+
+
+def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
+    """Forward, soft-target cross entropy, backward, AdamW."""
+    import mindspore as ms
+    import numpy as np
+
+    from src.schema import OptimConfig
+    from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
+    from src.trainers.optimizers import AdamW
+    from src.trainers.train_step import TrainStep
+
+    batch_size = image_BCYX.shape[0]
+    optimizer = AdamW(net, OptimConfig(weight_decay=0.05))
+    train_step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, None)
+    target_BK = ms.Tensor(smoothed_targets(np.arange(batch_size) % num_classes, num_classes, 0.1))
+    key_B = ms.Tensor(np.arange(batch_size, dtype=np.int32))
+    rates_3 = ms.Tensor(optimizer.rates(0, 1e-4))
+
+    def step() -> None:
+        train_step(image_BCYX, target_BK, key_B, rates_3)
+        ms.runtime.synchronize()
+
+    return step
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

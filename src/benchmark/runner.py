@@ -1,0 +1,122 @@
+"""Start a worker for either side, let them run in turns, and gather what they took.
+
+In turns, because a machine's speed drifts by tens of per cent within minutes: a ratio is taken within each round.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from src.benchmark.cases import Case, chosen_cases
+from src.benchmark.settings import BenchmarkConfig, find_peer_python
+from src.benchmark.table import Measurement, format_row, format_table
+from src.errors import NumbersError, UserError
+from src.files import write_json
+
+ROOT = Path(__file__).parents[2]
+SECONDS_PER_TURN = 0.3
+
+
+class Worker:
+    """A process of `src.benchmark.serving`, as a context."""
+
+    def __init__(self, python: str, module: str, request: dict[str, Any]):
+        self.module = module
+        self.log = tempfile.TemporaryFile("w+")
+        command = [python, "-m", f"src.benchmark.{module}", json.dumps(request)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+
+    def __enter__(self) -> Worker:
+        self.description = self._answer()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+    def run(self, steps: int) -> dict[str, Any]:
+        """Let it make so many steps."""
+        self.process.stdin.write(json.dumps({"steps": steps}) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        self.process.wait()
+        self.log.seek(0)
+        last = [text for text in self.log.read().splitlines() if text.strip()][-1:]
+        raise UserError(self.module, f"ended early: {' '.join(last) or 'without a message'}")
+
+
+def benchmark(mode: str, config: BenchmarkConfig) -> None:
+    """Measure all cases, print the table as it grows, write the figures if asked.
+
+    Raises:
+        ConfigError: an unknown case, or no interpreter for the peer.
+        NumbersError: the two sides of a case are not the same network.
+        UserError: a worker ended early.
+    """
+    cases = chosen_cases(config.arch)
+    peer_python = find_peer_python(config.peer_python)
+    measured: list[Measurement] = []
+    for case in cases:
+        measured.append(measure(mode, case, config, peer_python))
+        print(format_row(mode, measured[-1]) if len(measured) > 1 else format_table(mode, measured), flush=True)
+    if config.json is not None:
+        settings = {"mode": mode, "threads": config.threads, "rounds": config.rounds}
+        write_json(Path(config.json), {**settings, "cases": [asdict(one) for one in measured]})
+
+
+def measure(mode: str, case: Case, config: BenchmarkConfig, peer_python: str) -> Measurement:
+    """One case, both sides in turns."""
+    batch_size = config.batch_size or case.batch_size
+    request = {**asdict(case), "mode": mode, "threads": config.threads, "batch_size": batch_size}
+    with Worker(sys.executable, "own_worker", request) as own:
+        whole_row = {**request, "sizes": own.description["row"]}
+        with Worker(peer_python, "peer_worker", whole_row) as peer:
+            check_equal(case, own.description["num_parameters"], peer.description["num_parameters"])
+            sides = (own, peer)
+            # The first step compiles or allocates; the second tells how many make a turn.
+            second = [side.run(2)["seconds"][1] for side in sides]
+            steps = [max(1, round(SECONDS_PER_TURN / seconds)) for seconds in second]
+            rounds = [[side.run(n) for side, n in zip(sides, steps, strict=True)] for _ in range(config.rounds)]
+            describe = {"own": own.description["versions"], "peer": peer.description["versions"]}
+    return summarise(case, batch_size, rounds, peer.description["name"], describe)
+
+
+def check_equal(case: Case, own: int, peer: int) -> None:
+    """Both sides have the same number of parameters.
+
+    Raises:
+        NumbersError: they have not.
+    """
+    if own != peer:
+        raise NumbersError(case.name, "both sides must have as many parameters", f"{own} here, {peer} there")
+
+
+def summarise(case: Case, batch_size: int, rounds: list, peer_name: str, versions: dict[str, Any]) -> Measurement:
+    """Medians over the rounds, the ratio within each."""
+    own, peer = zip(*[[statistics.median(answer["seconds"]) for answer in turn] for turn in rounds], strict=True)
+    return Measurement(
+        case=case.name,
+        batch_size=batch_size,
+        own_ms=1e3 * statistics.median(own),
+        peer_ms=1e3 * statistics.median(peer),
+        ratio=statistics.median(theirs / ours for ours, theirs in zip(own, peer, strict=True)),
+        own_mb=rounds[-1][0]["peak_memory_mb"],
+        peer_mb=rounds[-1][1]["peak_memory_mb"],
+        peer=peer_name,
+        versions=versions,
+    )

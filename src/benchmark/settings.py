@@ -1,0 +1,68 @@
+"""What a user can ask of the benchmark."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from src import schema
+from src.config import load_flags
+from src.errors import ConfigError
+
+MODES = ("infer", "train")
+OWN_ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
+INSTALL = "python -m venv .venv-bench && .venv-bench/bin/pip install -r requirements-bench.txt"
+
+with warnings.catch_warnings():
+    # `json` is the name of a method that pydantic keeps for its version 1.
+    warnings.simplefilter("ignore")
+
+    class BenchmarkConfig(schema.Section):
+        """benchmark.py infer|train: this project and a peer in turns, on the same work and threads."""
+
+        arch: str = Field("all", description="cases, separated by commas")
+        peer: Literal["timm"] = Field("timm", description="timm, and for CCT the authors' architecture in torch")
+        peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
+        threads: schema.Count = Field(1, description="threads and processor cores of either side")
+        batch_size: schema._or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")
+        rounds: schema.Count = Field(7, description="turns of either side")
+        json: schema.Path = Field(None, description="file for the figures")
+        verbose: bool = Field(False, description="tracebacks for every error")
+
+
+def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig]:
+    """The mode, which is the first word, and the flags.
+
+    Raises:
+        ConfigError: every fault of the command line.
+    """
+    if not {"-h", "--help"} & set(argv) and (not argv or argv[0] not in MODES):
+        raise ConfigError("command line", "the first word says what is measured", argv[0] if argv else "nothing", MODES)
+    return argv[0], load_flags(BenchmarkConfig, "benchmark", argv[1:] if argv[0] in MODES else argv)
+
+
+def find_peer_python(given: str | None) -> str:
+    """The interpreter for the peer: the given one, else this one, else that of ``.venv-bench``.
+
+    Raises:
+        ConfigError: none of them has torch and timm.
+    """
+    if given is not None:
+        probe = "import importlib.util as u, sys; sys.exit(not (u.find_spec('torch') and u.find_spec('timm')))"
+        try:
+            if subprocess.run([given, "-c", probe], capture_output=True, timeout=60, check=False).returncode == 0:
+                return given
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+        raise ConfigError("--peer_python", f"must have torch and timm; to install them: {INSTALL}", given)
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("timm"):
+        return sys.executable
+    if (OWN_ENVIRONMENT / "bin" / "python").exists():
+        return str(OWN_ENVIRONMENT / "bin" / "python")
+    raise ConfigError("--peer_python", f"no interpreter with torch and timm; to install them: {INSTALL}")

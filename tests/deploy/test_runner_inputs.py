@@ -1,0 +1,104 @@
+"""preprocess.py: the evaluation transform's numbers, one file per image, nothing of others removed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data.transforms import EvalTransform, read_image
+from src.deploy import runner_inputs
+from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo
+from src.deploy.runner_inputs import preprocess
+from src.errors import ConfigError, DataError, ModelFileError
+from src.schema import PreprocessConfig
+from tests import small_run
+
+TRANSFORM = EvalTransform(16, 0.875, "bilinear", "shorter", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return small_run.write_images(tmp_path / "data") / "val"
+
+
+def describe(path: Path, class_names: list[str] | None, num_classes: int) -> Path:
+    info = ModelInfo(
+        arch="vit_tiny_patch16_224",
+        file="x.mindir",
+        bytes=1,
+        sha256="0",
+        file_format="MINDIR",
+        ir_version=1,
+        num_classes=num_classes,
+        class_names=class_names,
+        input=InputInfo(name="image_BCYX", shape=(1, 3, 16, 16), dtype="float32"),
+        transform=TransformInfo.of(TRANSFORM),
+        source="x.ckpt",
+        source_sha256="0",
+        versions={},
+        config={},
+    )
+    path.write_text(info.model_dump_json())
+    return path
+
+
+def run(data: Path, tmp_path: Path, names: list[str] | None = None, num_classes: int = 3, **flags: object) -> Path:
+    info = describe(tmp_path / "x.json", names, num_classes)
+    output = tmp_path / "out put"
+    return preprocess(PreprocessConfig(data_path=str(data), model_info=str(info), output_path=str(output), **flags))
+
+
+def test_files_hold_the_evaluation_transform(data, tmp_path, capsys):
+    output = run(data, tmp_path, ["circle", "other", "square", "tri angle"], 4)
+    labels = json.loads((output / "imagenet_label.json").read_text())
+    assert len(labels) == small_run.NUM_VAL
+    assert {name.split("/")[0]: label for name, label in labels.items()} == {"circle": 0, "square": 2, "tri angle": 3}
+    for name in labels:
+        array_CYX = np.fromfile(output / "img_data" / f"{name.removesuffix('.png')}.bin", np.float32)
+        np.testing.assert_array_equal(array_CYX.reshape(3, 16, 16), TRANSFORM(read_image(data / name)))
+    assert capsys.readouterr().out == "[INFO] Completed! Total 7 data.\n"
+
+
+def test_unreadable_images_are_named_and_left_out(data, tmp_path, capsys):
+    (data / "circle" / "0.png").write_bytes(b"no image")
+    output = run(data, tmp_path)
+    assert len(json.loads((output / "imagenet_label.json").read_text())) == small_run.NUM_VAL - 1
+    assert not (output / "img_data" / "circle" / "0.bin").exists()
+    assert "0.png: not an image" in capsys.readouterr().err
+    with pytest.raises(DataError, match="not an image"):
+        run(data, tmp_path, strict=True)
+
+
+def test_own_files_of_an_earlier_call_go_and_others_stay(data, tmp_path):
+    output = run(data, tmp_path)
+    other = output / "img_data" / "notes.txt"
+    other.write_text("mine")
+    (data / "circle" / "0.png").unlink()
+    run(data, tmp_path)
+    assert not (output / "img_data" / "circle" / "0.bin").exists()
+    assert other.read_text() == "mine"
+
+
+def test_without_description_imagenet_is_assumed(data, tmp_path, capsys):
+    output = preprocess(PreprocessConfig(data_path=str(data), output_path=str(tmp_path / "o")))
+    path = output / "img_data" / "circle" / "0.bin"
+    expected = runner_inputs.IMAGENET(read_image(data / "circle" / "0.png"))
+    np.testing.assert_array_equal(np.fromfile(path, np.float32), expected.ravel())
+    assert "no --model_info" in capsys.readouterr().err
+
+
+def test_what_is_refused(data, tmp_path):
+    with pytest.raises(DataError, match="lacks.*circle"):
+        run(data, tmp_path, ["square", "tri angle", "x"])
+    with pytest.raises(DataError, match="without names"):
+        run(data, tmp_path, None, 5)
+    with pytest.raises(DataError, match="must hold class folders"):
+        run(data.parent, tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        run(tmp_path / "absent", tmp_path)
+    with pytest.raises(ConfigError, match="not built yet"):
+        run(data, tmp_path, dataset_name="cifar10")
+    with pytest.raises(ModelFileError, match="description"):
+        (tmp_path / "y.json").write_text("{}")
+        preprocess(PreprocessConfig(data_path=str(data), model_info=str(tmp_path / "y.json")))
