@@ -23,6 +23,7 @@ from src.schema import Config, Section
 from src.strict_yaml import read_yaml, write_value
 
 CONFIG_FOLDER = Path(__file__).parents[1] / "configs"
+_NO_EFFECT = "never had an effect in the zoo and has none here"
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -52,12 +53,13 @@ def load_config(command: str, argv: list[str]) -> Config:
     for name in schema.CONFIG_FLAGS:
         parser.add_argument(f"--{name}", dest="config", metavar="YAML", default=argparse.SUPPRESS)
     parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and leave")
-    parsed, faults = _parse(parser, argv)
+    parsed, faults, warnings = _parse(parser, argv)
     print_config = parsed.pop("print_config")
-    values, origins, warnings = {}, {}, []
+    values, origins = {}, {}
     path = parsed.pop("config", None)
     if path is not None:
-        values, origins, warnings = _read_yaml_chain(path, faults)
+        values, origins, more = _read_yaml_chain(path, faults)
+        warnings += more
     for key, value in parsed.items():
         values[key], origins[key] = value, f"--{key}"
     config = _build(values, origins, faults)
@@ -79,7 +81,7 @@ def load_flags(section: type[SectionT], command: str, argv: list[str]) -> Sectio
     Raises:
         ConfigError: every fault of the flags.
     """
-    parsed, faults = _parse(_parser(command, [section], {}), argv)
+    parsed, faults, _ = _parse(_parser(command, [section], {}), argv)
     parsed = {key: _value_alias(key, value) for key, value in parsed.items()}
     built = _validate(section, parsed, {key: f"--{key}" for key in section.model_fields}, faults)
     if faults:
@@ -148,11 +150,15 @@ def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
             optional = dict(nargs="?", const="True") if field.annotation is bool else {}
             text = f"{field.description} ({default})".replace("%", "%%")
             group.add_argument(*flags, dest=key, metavar="X", default=argparse.SUPPRESS, help=text, **optional)
+    # `src.startup` acts on this one, before there is a configuration.
+    parser.add_argument("--verbose", action="store_true", help="tracebacks, and MindSpore's own warnings")
+    for key in schema.DEAD_KEYS:
+        parser.add_argument(f"--{key}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
-def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Values that were given, and a fault for each word that is no flag."""
+def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Values that were given, a fault for each word that is no flag, and warnings."""
     namespace, unknown = parser.parse_known_args(argv)
     known = [option for action in parser._actions for option in action.option_strings]
     faults = []
@@ -162,7 +168,9 @@ def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str]]
             faults.append(fault(name, "no such flag", None, difflib.get_close_matches(name, known, n=3) or None))
         elif not any(previous.startswith("-") for previous in unknown[: unknown.index(word)]):
             faults.append(fault("command line", "expects --key value", word))
-    return vars(namespace), faults
+    values = {key: value for key, value in vars(namespace).items() if key != "verbose"}
+    dead = [key for key in schema.DEAD_KEYS if values.pop(key, None) is not None]
+    return values, faults, [f"--{key} {_NO_EFFECT}" for key in dead]
 
 
 def _is_number(word: str) -> bool:
@@ -221,12 +229,14 @@ def _merge(
     for word, value in tree.items():
         key = schema.ALIASES.get(str(word), str(word))
         if key in schema.DEAD_KEYS:
-            warnings.append(f"{path}: {key} never had an effect in the zoo and has none here")
+            warnings.append(f"{path}: {key} {_NO_EFFECT}")
         elif key not in known:
             nearest = difflib.get_close_matches(key, [*known, *schema.ALIASES], n=3)
             faults.append(fault(f"{path}: {word}", "no such key", value, nearest or None))
         elif key != word and key in tree:
             warnings.append(f"{path}: {word} is ignored beside {key}")
+        elif origins.get(key, "").startswith(f"{path}: "):
+            faults.append(fault(f"{path}: {word}", f"is another name of {origins[key].split()[-1]}, give one", value))
         else:
             values[key], origins[key] = value, f"{path}: {word}"
 

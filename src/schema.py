@@ -184,7 +184,6 @@ class RunConfig(Section):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
-    verbose: bool = Field(False, description="tracebacks, and MindSpore's own warnings")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
 
@@ -234,7 +233,6 @@ class PreprocessConfig(Section):
     model_info: Path = Field(None, description="the .json beside the exported model: its resize, crop, mean and std")
     output_path: str = Field("./preprocess_Result", description="folder to write")
     strict: bool = Field(False, description="an unreadable image ends the run")
-    verbose: bool = Field(False, description="tracebacks for every error")
 
 
 class PostprocessConfig(Section):
@@ -243,7 +241,6 @@ class PostprocessConfig(Section):
     dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
     result_dir: str = Field("./result_Files", description="the runner's results")
     label_file: str = Field("./preprocess_Result/imagenet_label.json", description="labels that preprocess.py wrote")
-    verbose: bool = Field(False, description="tracebacks for every error")
 
 
 # Another codebase's name -> ours. YAML and flags alike.

@@ -358,3 +358,16 @@ def test_what_is_dumped_loads_back_equal(values):
         trees.setdefault(leaf_sections()[key], {})[key] = value
     config = Config.model_validate(trees)
     assert load("--config", write("dumped.yaml", dump_config(config))) == config
+
+
+def test_dead_flags_and_verbose_are_taken(capsys):
+    config = load_config("train", ["--deploy", "False", "--verbose"])
+    assert config == load_config("train", [])
+    assert "--deploy never had an effect" in capsys.readouterr().err
+
+
+def test_two_names_of_one_key(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text("lr: 1e-3\nlearning_rate: 2e-3\n")
+    with pytest.raises(ConfigError, match="learning_rate: is another name of lr, give one"):
+        load_config("train", ["--config", str(path)])

@@ -1,0 +1,158 @@
+"""The zoo's shell scripts, run for real on the CPU from a folder with a blank, and a run that is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import small_run
+from tests.cpp_runner import ROOT
+
+SCRIPTS = ROOT / "scripts"
+CONFIG = """
+arch: cct_2_3x2_32
+num_classes: 3
+depth: 1
+set: folder
+data_url: {data}
+batch_size: 4
+epochs: 1
+num_parallel_workers: 1
+"""
+
+
+def bash(name: str, *words: object, cwd: Path, target: str = "CPU") -> subprocess.CompletedProcess:
+    command = ["bash", str(SCRIPTS / name), *map(str, words)]
+    # Secrets of the environment must not reach a log.
+    environment = {**os.environ, "DEVICE_TARGET": target, "MY_PASSWORD": "hush"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with data, a configuration with relative paths, and a trained model."""
+    root = tmp_path_factory.mktemp("my folder")
+    small_run.write_images(root / "data")
+    (root / "c.yaml").write_text(CONFIG.format(data="./data"))
+    ran = bash("run_standalone_train_ascend.sh", 0, "c.yaml", cwd=root)
+    assert ran.returncode == 0, ran.stderr
+    assert "start training for device id 0" in ran.stdout
+    return root
+
+
+def test_training_leaves_the_zoos_files(folder):
+    run = folder / "train_standalone"
+    log = (run / "log.txt").read_text()
+    for line in (
+        "=> Reading YAML config from c.yaml",
+        "==> Creating model 'cct_2_3x2_32'",
+        "begin train",
+        "train success",
+    ):
+        assert f"{line}\n" in log
+    assert (run / "ckpt_0" / "cct_2_3x2_320-1_3.ckpt").is_file()
+    environment = (run / "env.log").read_text()
+    assert "DEVICE_ID=0\n" in environment
+    assert "hush" not in environment
+
+
+def test_evaluation_prints_the_zoos_line(folder):
+    best = folder / "train_standalone" / "ckpt_0" / "best.ckpt"
+    ran = bash("run_eval_ascend.sh", 0, "c.yaml", best, cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    line = json.loads((best.parent / "metrics.jsonl").read_text())
+    log = (folder / "evaluation_ascend" / "eval.log").read_text()
+    assert f"'Top1-Acc': {line['top1']}, 'Top5-Acc': {line['top5']}}}\n" in log
+    assert "\n=> begin eval\n" in log
+    assert log.endswith("=> eval success\n")
+    assert f"'Top1-Acc': {line['top1']}" in ran.stdout
+
+
+def test_inference_counts_what_evaluation_counts(folder, runner):
+    best = folder / "train_standalone" / "ckpt_0" / "best.ckpt"
+    command = [
+        sys.executable,
+        str(ROOT / "export.py"),
+        "--config",
+        "c.yaml",
+        "--pretrained",
+        str(best),
+        "--ir_version",
+        "1",
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    ran = bash("run_infer_310.sh", "cct_2_3x2_32.mindir", "imagenet2012", "data/val", cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    line = json.loads((best.parent / "metrics.jsonl").read_text())
+    assert f"Top1 acc:  {line['top1']}\nTop5 acc:  {line['top5']}\n" == (folder / "acc.log").read_text()
+    assert "of infer_count 7" in (folder / "time_Result" / "test_perform_static.txt").read_text()
+    assert ran.stdout.startswith(
+        "mindir name: cct_2_3x2_32.mindir\ndataset name: imagenet2012\ndataset path: data/val\n"
+    )
+    assert (folder / "build.log").is_file()
+    assert len(list((folder / "result_Files").rglob("*_0.bin"))) == small_run.NUM_VAL
+
+    # A second run, of a model that is damaged, stops at its stage and leaves the earlier results alone.
+    before = {path: path.read_bytes() for path in (folder / "result_Files").rglob("*.bin")}
+    (folder / "bad.mindir").write_bytes(b"no model")
+    ran = bash("run_infer_310.sh", "bad.mindir", "imagenet2012", "data/val", cwd=folder)
+    assert ran.returncode == 4
+    assert ran.stderr.rstrip().endswith(" execute inference failed")
+    assert before == {path: path.read_bytes() for path in (folder / "result_Files").rglob("*.bin")}
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "usage"),
+    [
+        ("run_standalone_train_ascend.sh", [0], "[DEVICE_ID] [CONFIG_PATH]"),
+        ("run_eval_ascend.sh", [0, "c.yaml"], "[DEVICE_ID] [CONFIG_PATH] [CHECKPOINT_PATH]"),
+        ("run_infer_310.sh", ["x.mindir", "imagenet2012"], "[MINDIR_PATH] [DATASET_NAME] [DATASET_PATH] [DEVICE_ID]"),
+    ],
+)
+def test_usage(name, words, usage, tmp_path):
+    ran = bash(name, *words, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[0].endswith(f"{name} {usage}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_failure_is_passed_on_with_its_reason(tmp_path):
+    ran = bash("run_standalone_train_ascend.sh", 0, "absent.yaml", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert ran.stderr == "error: --config: no such file. Received: absent.yaml\n"
+
+
+def test_no_ascend_here_is_one_line(folder):
+    best = folder / "train_standalone" / "ckpt_0" / "best.ckpt"
+    ran = bash("run_eval_ascend.sh", 0, "c.yaml", best, cwd=folder, target="Ascend")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: device_target: cannot be opened")
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow), (signal.SIGTERM, 75), (signal.SIGKILL, -9)],
+)
+def test_interrupted_training_goes_on(number, code, folder, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "--config", "c.yaml", "--epochs", "20"]
+    command += ["--output_dir", str(tmp_path), "--save_every", "1"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("ckpt_0/*-2_3.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    lines = [line for line in process.stderr.read().splitlines() if line.startswith("error")]
+    assert lines == (["error: interrupted, run the same command to go on"] if code == 75 else [])
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "=> resuming after epoch" in ran.stdout
+    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "ckpt_0" / "metrics.jsonl").read_text().splitlines()]
+    np.testing.assert_array_equal(epochs, np.arange(1, 21))
