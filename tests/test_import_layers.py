@@ -22,7 +22,7 @@ LAYERS = (
     {"data", "models"},
     {"weights"},
     {"trainers", "deploy"},
-    {"benchmark", "report"},
+    {"benchmark"},
 )
 LEVEL = {part: level for level, row in enumerate(LAYERS) for part in row}
 ENTRY_SCRIPTS = sorted(path.name for path in PROJECT.glob("*.py"))

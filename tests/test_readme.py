@@ -1,0 +1,54 @@
+"""README: its commands parse, its tree is the tree."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from src.config import load_config, load_flags
+from src.schema import PostprocessConfig, PreprocessConfig
+from tests.cpp_runner import ROOT
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python (\w+)\.py (.+)$", TEXT.replace("\\\n", " "), re.MULTILINE)
+TREE = [line.split()[0] for line in TEXT.split("## Files\n\n```\n")[1].split("\n```")[0].splitlines()]
+
+
+def test_there_are_commands():
+    assert {"train", "eval", "export", "verify"} <= {name for name, _ in COMMANDS}
+
+
+@pytest.mark.parametrize(("name", "flags"), COMMANDS)
+def test_commands_parse(name, flags, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    sections = {"preprocess": PreprocessConfig, "postprocess": PostprocessConfig}
+    if name in sections:
+        load_flags(sections[name], name, shlex.split(flags))
+    elif name != "benchmark":
+        load_config(name, shlex.split(flags))
+
+
+@pytest.mark.parametrize("path", TREE)
+def test_tree_names_what_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_tree_is_complete():
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    folders = tuple(name for name in TREE if name.endswith("/"))
+    dotted = (".gitignore", ".editorconfig", ".clang-format", ".pre-commit-config.yaml")
+    files = [name for name in listed.stdout.splitlines() if not name.startswith(folders) and name not in dotted]
+    assert (
+        sorted(
+            set(files) - set(TREE) - {f"src/{p}__init__.py" for p in ("", "data/", "weights/", "trainers/", "deploy/")}
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\S+)", TEXT, re.MULTILINE))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
