@@ -12,7 +12,7 @@ import argparse
 import difflib
 import sys
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
@@ -143,18 +143,27 @@ def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
         group = parser.add_argument_group(cls.__name__.removesuffix("Config").lower(), cls.__doc__.splitlines()[0])
         for key, field in cls.model_fields.items():
             names = [alias for alias in aliases.get(key, []) if alias not in taken or renamed.get(alias) == key]
-            flags = [f"-{n}" if len(n) == 1 else f"--{n}" for n in names] + ([] if key in taken else [f"--{key}"])
+            names = ([] if key in taken else [key]) + names
+            flags = [f"-{n}" if len(n) == 1 else f"--{n}" for n in names]
             if not flags:
                 continue
             default = "required" if field.default is PydanticUndefined else f"default {field.default}"
             optional = dict(nargs="?", const="True") if field.annotation is bool else {}
-            text = f"{field.description} ({default})".replace("%", "%%")
+            choices = f"one of {', '.join(map(str, _choices(field.annotation)))}; " if _choices(field.annotation) else ""
+            text = f"{field.description} ({choices}{default})".replace("%", "%%")
             group.add_argument(*flags, dest=key, metavar="X", default=argparse.SUPPRESS, help=text, **optional)
     # `src.startup` acts on this one, before there is a configuration.
     parser.add_argument("--verbose", action="store_true", help="tracebacks, and MindSpore's own warnings")
     for key in schema.DEAD_KEYS:
         parser.add_argument(f"--{key}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
+
+
+def _choices(annotation: Any) -> tuple:
+    """The values of a Literal, also inside of Optional."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((found for part in get_args(annotation) if (found := _choices(part))), ())
 
 
 def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:

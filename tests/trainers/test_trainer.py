@@ -159,3 +159,16 @@ def test_pretrained_weights_start_a_run(whole_run, data, tmp_path, capsys):
     loaded = read_tensors(weights)
     np.testing.assert_allclose(first["head.weight"], loaded["head.weight"], atol=1e-7)
     assert f"=> loading pretrained weights from '{weights}'" in capsys.readouterr().out
+
+
+def test_operator_by_operator_gives_the_same_numbers(data, tmp_path):
+    import mindspore as ms
+
+    train(small_run.config(data, tmp_path / "graph", epochs=1))
+    try:
+        train(small_run.config(data, tmp_path / "operators", graph_mode=1, epochs=1))
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    (graph,), (operators,) = (history(tmp_path / name / "ckpt_0") for name in ("graph", "operators"))
+    assert operators["loss"] == pytest.approx(graph["loss"], abs=1e-5)
+    assert operators["grad_norm"] == pytest.approx(graph["grad_norm"], rel=1e-4)
