@@ -149,8 +149,9 @@ def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
                 continue
             default = "required" if field.default is PydanticUndefined else f"default {field.default}"
             optional = dict(nargs="?", const="True") if field.annotation is bool else {}
-            choices = f"one of {', '.join(map(str, _choices(field.annotation)))}; " if _choices(field.annotation) else ""
-            text = f"{field.description} ({choices}{default})".replace("%", "%%")
+            choices = ", ".join(map(str, _choices(field.annotation)))
+            facts = f"one of {choices}; {default}" if choices else default
+            text = f"{field.description} ({facts})".replace("%", "%%")
             group.add_argument(*flags, dest=key, metavar="X", default=argparse.SUPPRESS, help=text, **optional)
     # `src.startup` acts on this one, before there is a configuration.
     parser.add_argument("--verbose", action="store_true", help="tracebacks, and MindSpore's own warnings")

@@ -50,9 +50,14 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def set_noise(verbose: bool) -> None:
-    """MindSpore's warnings only on request; call it before MindSpore is imported."""
+def prepare_libraries(verbose: bool) -> None:
+    """What libraries read from the environment when they are imported: call it before MindSpore is.
+
+    MindSpore's warnings are printed on request only.
+    """
     os.environ.setdefault("GLOG_v", "2" if verbose else "3")
+    # Threads of a matrix product that wait for work by spinning take the cores from MindSpore's own threads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def open_device(target: str, device_id: int, graph_mode: int, seed: int) -> None:

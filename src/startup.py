@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from src.device import PACKAGES, check_installation, set_noise
+from src.device import PACKAGES, check_installation, prepare_libraries
 from src.errors import UserError
 
 INTERRUPTED = 75
@@ -28,7 +28,7 @@ def run(main: Callable[[list[str]], None], needs: tuple[str, ...] = PACKAGES) ->
     verbose = "--verbose" in argv
     try:
         check_installation(needs)
-        set_noise(verbose)
+        prepare_libraries(verbose)
         main(argv)
     except UserError as error:
         if verbose:

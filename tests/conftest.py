@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import settings
 
-from src.device import set_noise
+from src.device import prepare_libraries
 from tests.cpp_runner import build
 
 # Before anything imports MindSpore.
-set_noise(verbose=False)
+prepare_libraries(verbose=False)
 
 # The same examples in every run, and no database in the current folder.
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, max_examples=50)

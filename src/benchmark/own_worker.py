@@ -1,6 +1,6 @@
 """This project's process: the network, and for training the step that train.py runs.
 
-Run by `src.benchmark.runner`: ``python -m src.benchmark.own_worker JSON``.
+Run by `src.benchmark.runner`, with the request as its one argument, in JSON.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from src.benchmark.serving import reserve_stdout, serve, stay_on_cores
-from src.device import open_device, set_noise, versions
+from src.device import open_device, prepare_libraries, versions
 
 
 def main(request: dict[str, Any]) -> None:
     """Build what the request names and serve it."""
     answers = reserve_stdout()
     stay_on_cores(request["threads"])
-    set_noise(verbose=False)
+    prepare_libraries(verbose=False)
     import mindspore as ms
     import numpy as np
 
     from src.models import build_model, model_entry, num_parameters
 
     open_device("CPU", 0, graph_mode=0, seed=0)
-    ms.device_context.cpu.op_tuning.threads_num(request["threads"])
     # Nothing is dropped: the peers draw their masks in other ways, at other costs.
     sizes = {"drop_rate": 0.0, "attn_drop_rate": 0.0, "drop_path_rate": 0.0, **request["sizes"]}
     net = build_model(request["arch"], image_size=request["image_size"], num_classes=request["num_classes"], **sizes)
@@ -44,20 +43,17 @@ def main(request: dict[str, Any]) -> None:
 
 
 def inference(net: Any, image_BCYX: Any) -> Callable[[], None]:
-    """One forward pass."""
-    import mindspore as ms
-
+    """One forward pass; reading the result waits for it."""
     net.set_train(False)
 
     def step() -> None:
-        net(image_BCYX)
-        ms.runtime.synchronize()
+        net(image_BCYX).asnumpy()
 
     return step
 
 
 def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
-    """Forward, soft-target cross entropy, backward, AdamW."""
+    """Forward, soft-target cross entropy, backward, AdamW; the loss is there when the weights are updated."""
     import mindspore as ms
     import numpy as np
 
@@ -74,8 +70,8 @@ def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
     rates_3 = ms.Tensor(optimizer.rates(0, 1e-4))
 
     def step() -> None:
-        train_step(image_BCYX, target_BK, key_B, rates_3)
-        ms.runtime.synchronize()
+        loss, _ = train_step(image_BCYX, target_BK, key_B, rates_3)
+        loss.asnumpy()
 
     return step
 

@@ -1,6 +1,6 @@
 """The peer's process: torch eager, fused attention, fused AdamW. Imports torch and timm only.
 
-Run by `src.benchmark.runner`: ``python -m src.benchmark.peer_worker JSON``.
+Run by `src.benchmark.runner`, with the request as its one argument, in JSON.
 """
 
 from __future__ import annotations

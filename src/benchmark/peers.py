@@ -5,6 +5,7 @@ Shape letters: B batch, C image channels, Y X rows and columns, N tokens, D widt
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class TorchCct(nn.Module):
         stride, padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
         channels = [3, *[_FIRST_CONV_CHANNELS] * (num_conv_layers - 1), embed_dim]
         self.tokenizer = nn.Sequential()
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
+        for before, after in itertools.pairwise(channels):
             self.tokenizer.append(nn.Conv2d(before, after, kernel_size, stride, padding, bias=False))
             self.tokenizer.append(nn.ReLU())
             self.tokenizer.append(nn.MaxPool2d(3, 2, 1))

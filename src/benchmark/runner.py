@@ -5,14 +5,16 @@ In turns, because a machine's speed drifts by tens of per cent within minutes: a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from src.benchmark.cases import Case, chosen_cases
 from src.benchmark.settings import BenchmarkConfig, find_peer_python
@@ -25,32 +27,26 @@ SECONDS_PER_TURN = 0.3
 
 
 class Worker:
-    """A process of `src.benchmark.serving`, as a context."""
+    """The near end of a process of `src.benchmark.serving`."""
 
-    def __init__(self, python: str, module: str, request: dict[str, Any]):
-        self.module = module
-        self.log = tempfile.TemporaryFile("w+")
-        command = [python, "-m", f"src.benchmark.{module}", json.dumps(request)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
-        )
-
-    def __enter__(self) -> Worker:
-        self.description = self._answer()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.log.close()
+    def __init__(self, module: str, process: subprocess.Popen, log: IO[str]):
+        self.module, self.process, self.log = module, process, log
+        self.description = self.answer()
 
     def run(self, steps: int) -> dict[str, Any]:
         """Let it make so many steps."""
-        self.process.stdin.write(json.dumps({"steps": steps}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
+        # A process that has ended says why when its answer is missing.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"steps": steps}) + "\n")
+            self.process.stdin.flush()
+        return self.answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Its next line.
+
+        Raises:
+            UserError: it has ended.
+        """
         line = self.process.stdout.readline()
         if line:
             return json.loads(line)
@@ -58,6 +54,26 @@ class Worker:
         self.log.seek(0)
         last = [text for text in self.log.read().splitlines() if text.strip()][-1:]
         raise UserError(self.module, f"ended early: {' '.join(last) or 'without a message'}")
+
+
+@contextlib.contextmanager
+def started(python: str, module: str, request: dict[str, Any]) -> Iterator[Worker]:
+    """A worker that ends with the block, in a folder of its own: compilers leave files where they run."""
+    name = f"src.benchmark.{module}"
+    start = f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module({name!r}, run_name='__main__')"
+    command = [python, "-c", start, json.dumps(request)]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, cwd=folder, stderr=log, **pipes) as process,
+    ):
+        try:
+            yield Worker(module, process, log)
+        finally:
+            process.kill()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def benchmark(mode: str, config: BenchmarkConfig) -> None:
@@ -83,9 +99,9 @@ def measure(mode: str, case: Case, config: BenchmarkConfig, peer_python: str) ->
     """One case, both sides in turns."""
     batch_size = config.batch_size or case.batch_size
     request = {**asdict(case), "mode": mode, "threads": config.threads, "batch_size": batch_size}
-    with Worker(sys.executable, "own_worker", request) as own:
+    with started(sys.executable, "own_worker", request) as own:
         whole_row = {**request, "sizes": own.description["row"]}
-        with Worker(peer_python, "peer_worker", whole_row) as peer:
+        with started(peer_python, "peer_worker", whole_row) as peer:
             check_equal(case, own.description["num_parameters"], peer.description["num_parameters"])
             sides = (own, peer)
             # The first step compiles or allocates; the second tells how many make a turn.

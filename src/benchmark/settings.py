@@ -33,7 +33,6 @@ with warnings.catch_warnings():
         batch_size: schema._or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")
         rounds: schema.Count = Field(7, description="turns of either side")
         json: schema.Path = Field(None, description="file for the figures")
-        verbose: bool = Field(False, description="tracebacks for every error")
 
 
 def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig]:

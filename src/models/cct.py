@@ -14,7 +14,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
-from src.models.kernels import Conv2d, Dense, Gelu, LayerNorm, MapLayout, MaxPool2d
+from src.models.convolution import Conv2d, MapLayout, MaxPool2d
+from src.models.kernels import Dense, Gelu, LayerNorm
 from src.models.layers import Attention, Dropout, DropPath, group_by_prefix
 
 # Table 1 of the paper and the authors' factories; the rates are the same in all of them.

@@ -3,16 +3,16 @@
 A form is chosen when a model is built (`current_form`), models know nothing of it:
 
     native    MindSpore's own operators, for Ascend and GPU.
-    composed  the same mathematics in the operators that MindSpore 2.10 runs fast on a CPU. Its Conv2d is 150 times below
-              its own matrix product there, its exact GELU 20 times and its soft-max gradient 6 times slower than torch's.
-    export    forward only, in the operators that MindSpore Lite 2.0 and ONNX accept and compute right: no Erf (ONNX export
-              has none), pooling as zero padding and a valid MaxPool (Lite refuses padded pooling).
+    composed  the same mathematics in the operators that MindSpore 2.10 runs fast on a CPU. There its Conv2d is 150
+              times below its own matrix product, its GELU 20 times and its soft-max gradient 6 times slower than
+              torch's.
+    export    forward only, in the operators that MindSpore Lite 2.0 and ONNX accept and compute right: no Erf (ONNX
+              export has none), pooling as zero padding and a valid MaxPool (Lite refuses padded pooling).
 
-`tests/models/test_kernels.py` holds the forms equal, values and gradients.
+`src.models.convolution` holds convolution and pooling. Tests hold the forms equal, values and gradients.
 
 Shape letters: B batch, N tokens, D channels in, E channels out, M rows, H heads, K width of one head, C image channels,
-Y X rows and columns of a map, P patch side. A map is BDYX in the native and export forms, BYXD in the composed one:
-`MapLayout` is the only way in and out.
+Y X rows and columns of an image, P patch side.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeNormal, HeUniform, TruncatedNormal, initializer
+from mindspore.common.initializer import HeUniform, TruncatedNormal, initializer
 
 FORMS = ("native", "composed", "export")
 _FORM: ContextVar[str | None] = ContextVar("kernel_form", default=None)
@@ -106,30 +107,35 @@ class Dense(nn.Cell):
 
 
 class _LayerNormFunction(nn.Cell):
-    """Layer norm of matrix rows whose parameter gradients are products with ones."""
+    """Layer norm of matrix rows, with the mean and variance that the gradient needs.
 
-    def __init__(self, epsilon: float):
+    In the gradient, means over a row and sums over the rows are products with a constant vector: the CPU's own gradient
+    takes twice as long.
+    """
+
+    def __init__(self, channels: int, epsilon: float):
         super().__init__()
         self.epsilon = epsilon
         self.layer_norm = ops.LayerNorm(-1, -1, epsilon)
+        self.average_D1 = Tensor(np.full((channels, 1), 1.0 / channels, np.float32))
         self.matmul = ops.MatMul()
-        self.row_sum = ops.ReduceSum(keep_dims=True)
+        self.matmul_at = ops.MatMul(transpose_a=True)
 
-    def construct(self, x_MD: Tensor, gamma_D: Tensor, beta_D: Tensor) -> Tensor:
-        return self.layer_norm(x_MD, gamma_D, beta_D)[0]
+    def construct(self, x_MD: Tensor, gamma_D: Tensor, beta_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.layer_norm(x_MD, gamma_D, beta_D)
 
-    def bprop(self, x_MD, gamma_D, beta_D, out, grad_MD):
-        D = x_MD.shape[-1]
-        _, mean_M1, variance_M1 = self.layer_norm(x_MD, gamma_D, beta_D)
+    def bprop(self, x_MD, gamma_D, beta_D, out, grads):
+        _, mean_M1, variance_M1 = out
+        grad_MD = grads[0]
         scale_M1 = ops.rsqrt(variance_M1 + self.epsilon)
         normal_MD = (x_MD - mean_M1) * scale_M1
-        scaled_MD = grad_MD * gamma_D
-        mean_grad_M1 = self.row_sum(scaled_MD, -1) / D
-        mean_product_M1 = self.row_sum(scaled_MD * normal_MD, -1) / D
-        ones_1M = ops.ones((1, x_MD.shape[0]), x_MD.dtype)
-        grad_gamma_D = self.matmul(ones_1M, grad_MD * normal_MD).reshape(-1)
-        grad_beta_D = self.matmul(ones_1M, grad_MD).reshape(-1)
-        return (scaled_MD - mean_grad_M1 - normal_MD * mean_product_M1) * scale_M1, grad_gamma_D, grad_beta_D
+        product_MD = grad_MD * normal_MD
+        weight_D1 = gamma_D.reshape(-1, 1) * self.average_D1
+        mean_grad_M1, mean_product_M1 = self.matmul(grad_MD, weight_D1), self.matmul(product_MD, weight_D1)
+        grad_x_MD = (grad_MD * gamma_D - mean_grad_M1 - normal_MD * mean_product_M1) * scale_M1
+        ones_M1 = ops.ones((x_MD.shape[0], 1), x_MD.dtype)
+        grad_gamma_D, grad_beta_D = self.matmul_at(product_MD, ones_M1), self.matmul_at(grad_MD, ones_M1)
+        return grad_x_MD, grad_gamma_D.reshape(-1), grad_beta_D.reshape(-1)
 
 
 class LayerNorm(nn.Cell):
@@ -141,12 +147,12 @@ class LayerNorm(nn.Cell):
         self.gamma = Parameter(initializer("ones", (channels,)))
         self.beta = Parameter(initializer("zeros", (channels,)))
         self.composed = _is_composed()
-        self.function = _LayerNormFunction(epsilon)
+        self.function = _LayerNormFunction(channels, epsilon)
         self.layer_norm = ops.LayerNorm(-1, -1, epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
         if self.composed:
-            return self.function(x.reshape(-1, self.channels), self.gamma, self.beta).reshape(x.shape)
+            return self.function(x.reshape(-1, self.channels), self.gamma, self.beta)[0].reshape(x.shape)
         return self.layer_norm(x, self.gamma, self.beta)[0]
 
 
@@ -195,7 +201,7 @@ class _TanhGelu(nn.Cell):
 
 
 class Gelu(nn.Cell):
-    """GELU, https://arxiv.org/abs/1606.08415: the exact form, or with ``tanh=True`` the zoo's and Flax's approximation."""
+    """GELU, https://arxiv.org/abs/1606.08415: the exact form, or with ``tanh=True`` the zoo's and Flax's other one."""
 
     def __init__(self, tanh: bool = False):
         super().__init__()
@@ -213,7 +219,7 @@ class Gelu(nn.Cell):
 
 
 class _AttentionFunction(nn.Cell):
-    """softmax(q k') v with a gradient that keeps no score matrix: the soft-max is computed again."""
+    """softmax(q k') v, and the probabilities for the gradient."""
 
     def __init__(self):
         super().__init__()
@@ -222,19 +228,15 @@ class _AttentionFunction(nn.Cell):
         self.matmul_bt = ops.BatchMatMul(transpose_b=True)
         self.softmax = ops.Softmax(-1)
         self.row_sum = ops.ReduceSum(keep_dims=True)
-        self.concat = ops.Concat(-1)
 
-    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> Tensor:
-        return self.matmul(self.softmax(self.matmul_bt(q_BHNK, k_BHNK)), v_BHNK)
-
-    def bprop(self, q_BHNK, k_BHNK, v_BHNK, out_BHNK, grad_BHNK):
+    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> tuple[Tensor, Tensor]:
         probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
+        return self.matmul(probability_BHNN, v_BHNK), probability_BHNN
+
+    def bprop(self, q_BHNK, k_BHNK, v_BHNK, out, grads):
+        (out_BHNK, probability_BHNN), grad_BHNK = out, grads[0]
         delta_BHN1 = self.row_sum(grad_BHNK * out_BHNK, -1)
-        # One product gives grad v' - delta: delta rides along as a column against ones.
-        ones_BHN1 = ops.ones(v_BHNK.shape[:-1] + (1,), v_BHNK.dtype)
-        grad_score_BHNN = probability_BHNN * self.matmul_bt(
-            self.concat((grad_BHNK, -delta_BHN1)), self.concat((v_BHNK, ones_BHN1))
-        )
+        grad_score_BHNN = probability_BHNN * (self.matmul_bt(grad_BHNK, v_BHNK) - delta_BHN1)
         return (
             self.matmul(grad_score_BHNN, k_BHNK),
             self.matmul_at(grad_score_BHNN, q_BHNK),
@@ -245,11 +247,12 @@ class _AttentionFunction(nn.Cell):
 class _DroppedAttentionFunction(_AttentionFunction):
     """The same with dropped probabilities; mask_BHNN holds 0 and 1 / keep and gets no gradient."""
 
-    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, mask_BHNN: Tensor) -> Tensor:
-        return self.matmul(self.softmax(self.matmul_bt(q_BHNK, k_BHNK)) * mask_BHNN, v_BHNK)
-
-    def bprop(self, q_BHNK, k_BHNK, v_BHNK, mask_BHNN, out_BHNK, grad_BHNK):
+    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, mask_BHNN: Tensor) -> tuple[Tensor, Tensor]:
         probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
+        return self.matmul(probability_BHNN * mask_BHNN, v_BHNK), probability_BHNN
+
+    def bprop(self, q_BHNK, k_BHNK, v_BHNK, mask_BHNN, out, grads):
+        (out_BHNK, probability_BHNN), grad_BHNK = out, grads[0]
         delta_BHN1 = self.row_sum(grad_BHNK * out_BHNK, -1)
         grad_score_BHNN = probability_BHNN * (self.matmul_bt(grad_BHNK, v_BHNK) * mask_BHNN - delta_BHN1)
         return (
@@ -261,7 +264,7 @@ class _DroppedAttentionFunction(_AttentionFunction):
 
 
 class SoftmaxAttention(nn.Cell):
-    """``softmax(scale q k') v``, https://arxiv.org/abs/1706.03762 eq. 1; an optional mask multiplies the probabilities."""
+    """``softmax(scale q k') v``, https://arxiv.org/abs/1706.03762 eq. 1; a mask may multiply the probabilities."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -277,8 +280,8 @@ class SoftmaxAttention(nn.Cell):
         q_BHNK = q_BHNK * self.scale
         if self.composed:
             if mask_BHNN is None:
-                return self.attention(q_BHNK, k_BHNK, v_BHNK)
-            return self.dropped_attention(q_BHNK, k_BHNK, v_BHNK, mask_BHNN)
+                return self.attention(q_BHNK, k_BHNK, v_BHNK)[0]
+            return self.dropped_attention(q_BHNK, k_BHNK, v_BHNK, mask_BHNN)[0]
         probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
         if mask_BHNN is not None:
             probability_BHNN = probability_BHNN * mask_BHNN
@@ -286,7 +289,7 @@ class SoftmaxAttention(nn.Cell):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Patches, convolution, pooling
+# Patches
 
 
 class PatchConv2d(nn.Cell):
@@ -318,107 +321,29 @@ class PatchConv2d(nn.Cell):
         return map_BEYX.reshape(B, self.out_channels, N).transpose(0, 2, 1)
 
 
-class MapLayout(nn.Cell):
-    """The way into the layout of maps, and out of it to tokens."""
+# ---------------------------------------------------------------------------------------------------------------------
+# Norm of gradients
+
+
+class GlobalNorm(nn.Cell):
+    """Euclidean norm over all elements of several tensors.
+
+    In the composed form each tensor is multiplied with itself as a vector: the CPU's square and sum take ten times as
+    long. Bare operators, since those behind a tensor's methods cost the compiler 200 MB.
+    """
 
     def __init__(self):
         super().__init__()
         self.composed = _is_composed()
-
-    def from_image(self, image_BCYX: Tensor) -> Tensor:
-        """Image to map."""
-        return image_BCYX.transpose(0, 2, 3, 1) if self.composed else image_BCYX
-
-    def to_tokens(self, feature_map: Tensor) -> Tensor:
-        """Map to tokens (B, YX, D)."""
-        if self.composed:
-            B, Y, X, D = feature_map.shape
-            return feature_map.reshape(B, Y * X, D)
-        B, D, Y, X = feature_map.shape
-        return feature_map.reshape(B, D, Y * X).transpose(0, 2, 1)
-
-
-def _zero_border(map_BYXD: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """Zeros around a map by concatenation: ops.pad is ten times slower on a CPU."""
-    B, Y, X, D = map_BYXD.shape
-    rows = [ops.zeros((B, n, X, D), map_BYXD.dtype) for n in (top, bottom)]
-    parts = ([rows[0]] if top else []) + [map_BYXD] + ([rows[1]] if bottom else [])
-    map_BYXD = ops.concat(parts, 1) if len(parts) > 1 else map_BYXD
-    columns = [ops.zeros((B, Y + top + bottom, n, D), map_BYXD.dtype) for n in (left, right)]
-    parts = ([columns[0]] if left else []) + [map_BYXD] + ([columns[1]] if right else [])
-    return ops.concat(parts, 2) if len(parts) > 1 else map_BYXD
-
-
-class Conv2d(nn.Cell):
-    """Square convolution of a map, no bias; parameter ``weight`` (E, D, kernel, kernel), starts Kaiming normal."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int):
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.out_channels = out_channels
-        self.weight = Parameter(initializer(HeNormal(), (out_channels, in_channels, kernel_size, kernel_size)))
-        self.composed = _is_composed()
-        self.conv = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=padding, stride=stride)
+        self.reshape, self.concat = ops.Reshape(), ops.Concat()
         self.matmul_bt = ops.MatMul(transpose_b=True)
 
-    def construct(self, feature_map: Tensor) -> Tensor:
-        if not self.composed:
-            return self.conv(feature_map, self.weight)
-        B, Y, X, D = feature_map.shape
-        k, s, p = self.kernel_size, self.stride, self.padding
-        out_Y, out_X = (Y + 2 * p - k) // s + 1, (X + 2 * p - k) // s + 1
-        # Rows and columns beyond the last window only make both sides a multiple of the stride.
-        padded = _zero_border(feature_map, p, p + (-Y - 2 * p) % s, p, p + (-X - 2 * p) % s)
-        _, rows, columns, _ = padded.shape
-        phase_SSBYXD = padded.reshape(B, rows // s, s, columns // s, s, D).transpose(2, 4, 0, 1, 3, 5)
-        windows = []
-        for i in range(k):
-            for j in range(k):
-                start = (i % s, j % s, 0, i // s, j // s, 0)
-                windows.append(ops.slice(phase_SSBYXD, start, (1, 1, B, out_Y, out_X, D)))
-        window_MD = ops.concat(windows, -1).reshape(B * out_Y * out_X, k * k * D)
-        weight_ED = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
-        return self.matmul_bt(window_MD, weight_ED).reshape(B, out_Y, out_X, self.out_channels)
-
-
-class MaxPool2d(nn.Cell):
-    """3x3 stride 2 pooling of a map that holds nothing below zero (it comes out of a ReLU).
-
-    Zero padding is then the same as no padding. ``first`` rows and columns go before the map: 1 is the authors' and
-    torch's ``padding=1``, 0 the zoo's ``pad_mode="same"`` on even sides, whose windows lie one pixel further.
-    """
-
-    def __init__(self, first: int = 1):
-        super().__init__()
-        self.first = first
-        self.composed = _is_composed()
-        self.pool = ops.MaxPool(kernel_size=3, strides=2, pad_mode="valid")
-
-    def construct(self, feature_map: Tensor) -> Tensor:
-        Y, X = feature_map.shape[1:3] if self.composed else feature_map.shape[2:]
-        # Each side needs 2 * ceil(n / 2) + 1 entries.
-        first_Y, first_X = (self.first, self.first)
-        first_Y = 1 if Y % 2 else first_Y
-        first_X = 1 if X % 2 else first_X
-        last_Y, last_X = 2 * ((Y + 1) // 2) + 1 - Y - first_Y, 2 * ((X + 1) // 2) + 1 - X - first_X
-        if not self.composed:
-            return self.pool(nn.Pad(((0, 0), (0, 0), (first_Y, last_Y), (first_X, last_X)))(feature_map))
-        padded = _zero_border(feature_map, first_Y, last_Y + 1, first_X, last_X + 1)
-        return self.largest_of_three(self.largest_of_three(padded, 1), 2)
-
-    def largest_of_three(self, x: Tensor, axis: int) -> Tensor:
-        """Largest of entries 2i, 2i+1, 2i+2 along an axis of 2n+2 entries, as n entries."""
-        B, Y, X, D = x.shape
-        if axis == 1:
-            pair = x.reshape(B, Y // 2, 2, X, D)
-            even = ops.slice(pair, (0, 0, 0, 0, 0), (B, Y // 2, 1, X, D)).reshape(B, Y // 2, X, D)
-            odd = ops.slice(pair, (0, 0, 1, 0, 0), (B, Y // 2 - 1, 1, X, D)).reshape(B, Y // 2 - 1, X, D)
-            size = (B, Y // 2 - 1, X, D)
-            first, third = ops.slice(even, (0, 0, 0, 0), size), ops.slice(even, (0, 1, 0, 0), size)
-        else:
-            pair = x.reshape(B, Y, X // 2, 2, D)
-            even = ops.slice(pair, (0, 0, 0, 0, 0), (B, Y, X // 2, 1, D)).reshape(B, Y, X // 2, D)
-            odd = ops.slice(pair, (0, 0, 0, 1, 0), (B, Y, X // 2 - 1, 1, D)).reshape(B, Y, X // 2 - 1, D)
-            size = (B, Y, X // 2 - 1, D)
-            first, third = ops.slice(even, (0, 0, 0, 0), size), ops.slice(even, (0, 0, 1, 0), size)
-        return ops.maximum(ops.maximum(first, odd), third)
+    def construct(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        squares = ()
+        for tensor in tensors:
+            if self.composed:
+                row_1M = self.reshape(tensor, (1, -1))
+                squares = (*squares, self.matmul_bt(row_1M, row_1M))
+            else:
+                squares = (*squares, ops.sum(ops.square(tensor)).reshape(1, 1))
+        return ops.sqrt(ops.sum(self.concat(squares)))

@@ -2,9 +2,9 @@
 
 Shape letters: B batch, N tokens, D width, H heads, K width of one head, F hidden width of the MLP.
 
-Random layers draw from no generator: ``key_B`` holds one random integer in [0, 2^31) per image of this step, and a mask is
-a hash of that key, the layer's salt and the element's place. So a mask depends on (seed, step, position of the image in the
-global batch) alone, and a run repeats bit for bit after a restart. ``key_B=None`` means: nothing is dropped.
+Random layers draw from no generator: ``key_B`` holds one random integer in [0, 2^31) per image of this step, and a mask
+is a hash of that key, the layer's salt and the element's place. So a mask depends on (seed, step, position of the image
+in the global batch) alone, and a run repeats bit for bit after a restart. ``key_B=None`` means: nothing is dropped.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ _ODD_B = 0xBF58476D1CE4E5B9 - (1 << 64)
 
 
 def hash_integers(key: Tensor, salt: int) -> Tensor:
-    """64-bit integers, spread over the whole range, from int64 keys (the multiplications wrap round)."""
-    mixed = (key + salt) * _ODD_A
-    mixed = ops.bitwise_xor(mixed, ops.bitwise_right_shift(mixed, ops.full_like(mixed, 31))) * _ODD_B
-    return ops.bitwise_xor(mixed, ops.bitwise_right_shift(mixed, ops.full_like(mixed, 29)))
+    """64-bit integers, spread over the whole signed range, from int64 keys (the multiplications wrap round)."""
+    mixed = _fold((key + salt) * _ODD_A, 31)
+    return _fold(mixed * _ODD_B, 29)
+
+
+def _fold(x: Tensor, shift: int) -> Tensor:
+    """High bits onto low ones. The shift copies the sign, and a copied sign would cancel the sign itself."""
+    high = ops.bitwise_right_shift(x, ops.full_like(x, shift))
+    return ops.bitwise_xor(x, ops.bitwise_and(high, (1 << (64 - shift)) - 1))
 
 
 def threshold(drop_rate: float) -> int:
     """A uniform signed 64-bit integer lies below this with probability ``drop_rate``."""
-    return int(round(drop_rate * 2.0**64)) - (1 << 63)
+    return round(drop_rate * 2.0**64) - (1 << 63)
 
 
 class DropPath(nn.Cell):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from mindspore import Tensor, nn, ops
 
+from src.models.kernels import GlobalNorm
 from src.trainers.optimizers import AdamW
 
 
@@ -25,6 +26,7 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.weights)
+        self.global_norm = GlobalNorm()
         self.set_train(True)
 
     def forward(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor) -> Tensor:
@@ -33,16 +35,10 @@ class TrainStep(nn.Cell):
 
     def construct(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor, rates_3: Tensor) -> tuple:
         loss, gradients = self.value_and_grad(image_BCYX, target_BK, key_B)
-        norm = global_norm(gradients)
+        norm = self.global_norm(gradients)
         if self.clip_norm is not None:
             # As torch.nn.utils.clip_grad_norm_, epsilon included.
             scale = ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
             gradients = [gradient * scale for gradient in gradients]
         updated = self.optimizer(gradients, rates_3)
         return ops.depend(loss, updated), norm
-
-
-def global_norm(gradients: tuple[Tensor, ...]) -> Tensor:
-    """Euclidean norm over all elements of all gradients."""
-    squares = [ops.sum(ops.square(gradient)) for gradient in gradients]
-    return ops.sqrt(ops.sum(ops.stack(squares)))

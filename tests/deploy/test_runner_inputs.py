@@ -89,7 +89,7 @@ def test_without_description_imagenet_is_assumed(data, tmp_path, capsys):
 
 
 def test_what_is_refused(data, tmp_path):
-    with pytest.raises(DataError, match="lacks.*circle"):
+    with pytest.raises(DataError, match=r"lacks.*circle"):
         run(data, tmp_path, ["square", "tri angle", "x"])
     with pytest.raises(DataError, match="without names"):
         run(data, tmp_path, None, 5)
@@ -99,6 +99,6 @@ def test_what_is_refused(data, tmp_path):
         run(tmp_path / "absent", tmp_path)
     with pytest.raises(ConfigError, match="not built yet"):
         run(data, tmp_path, dataset_name="cifar10")
+    (tmp_path / "y.json").write_text("{}")
     with pytest.raises(ModelFileError, match="description"):
-        (tmp_path / "y.json").write_text("{}")
         preprocess(PreprocessConfig(data_path=str(data), model_info=str(tmp_path / "y.json")))

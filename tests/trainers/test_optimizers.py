@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, mutable, nn
 
+from src.models.kernels import GlobalNorm
 from src.schema import OptimConfig
 from src.trainers.optimizers import AdamW, split_by_decay
-from src.trainers.train_step import global_norm
 from tests.networks import tiny
 from tests.oracles import read_arrays, requires_oracles
 
@@ -75,7 +75,7 @@ def test_steps_equal_torch():
 @requires_oracles
 def test_global_norm_equals_torch():
     stored = read_arrays("optim/trajectories.npz")
-    norms = [float(global_norm((Tensor(stored[f"gw{i}"]), Tensor(stored[f"gb{i}"])))) for i in range(8)]
+    norms = [float(GlobalNorm()((Tensor(stored[f"gw{i}"]), Tensor(stored[f"gb{i}"])))) for i in range(8)]
     np.testing.assert_allclose(norms, stored["global_norms"], rtol=1e-6)
 
 
