@@ -36,7 +36,7 @@ class WeightReport:
                 parts.append(f"{word} {len(getattr(self, word))}")
         if self.left_over:
             parts.append(f"left over {len(self.left_over)} of the training state")
-        return f"weights of {self.source} ({self.naming} names): {', '.join(parts)}"
+        return f"weights of {self.source} (naming: {self.naming}): {', '.join(parts)}"
 
 
 def load_weights(
