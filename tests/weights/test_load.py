@@ -62,7 +62,8 @@ def test_every_source_and_naming(net, naming, suffix):
     assert (report.naming, len(report.loaded), report.reset, report.left_over) == (naming, len(arrays), [], [])
     norms = [name for name in values(net) if name.endswith((".gamma", ".beta"))]
     assert report.renamed == ([] if naming == "ours" else sorted(norms))
-    assert str(report).startswith(f"weights of {source if suffix != 'arrays' else 'arrays'} (naming: {naming}): loaded ")
+    shown = source if suffix != "arrays" else "arrays"
+    assert str(report).startswith(f"weights of {shown} (naming: {naming}): loaded ")
 
 
 def test_wrapped_names(net):
