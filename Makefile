@@ -46,5 +46,5 @@ clean: ## remove what was built and installed; runs in output/ stay
 	@touch $@
 
 .venv/dev: requirements-dev.txt .venv/runtime
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@
