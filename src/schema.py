@@ -38,7 +38,8 @@ OptionalTriple = Annotated[Triple | None, BeforeValidator(_none_if_empty)]
 Path = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
 
-def _or_none(of: object) -> object:
+def or_none(of: object) -> object:
+    """A type whose flag may also say none."""
     return Annotated[of | None, BeforeValidator(_none_if_empty)]
 
 
@@ -52,23 +53,23 @@ class ModelConfig(Section):
     """The network and where its weights come from. An empty size is the arch's own."""
 
     arch: str = Field("cct_7_3x1_32", description="model name, see README for the list")
-    num_classes: _or_none(Count) = Field(None, description="outputs of the head")
-    image_size: _or_none(Count) = Field(None, description="side of the square input in pixels")
+    num_classes: or_none(Count) = Field(None, description="outputs of the head")
+    image_size: or_none(Count) = Field(None, description="side of the square input in pixels")
     in_channels: Count = Field(3, description="image channels")
     compat: Literal["official", "zoo"] = Field("official", description="the authors' numerics or the model zoo's")
     pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
     reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
-    embed_dim: _or_none(Count) = Field(None, description="width of a token")
-    depth: _or_none(Count) = Field(None, description="number of blocks")
-    num_heads: _or_none(Count) = Field(None, description="attention heads")
-    mlp_ratio: _or_none(Positive) = Field(None, description="hidden width of the MLP over embed_dim")
-    patch_size: _or_none(Count) = Field(None, description="side of a patch (ViT)")
-    kernel_size: _or_none(Count) = Field(None, description="tokenizer kernel (CCT)")
-    num_conv_layers: _or_none(Annotated[int, Field(ge=1, le=2)]) = Field(None, description="tokenizer layers (CCT)")
-    positional_embedding: _or_none(Literal["learnable", "sine"]) = Field(None, description="position embedding (CCT)")
-    drop_rate: _or_none(Rate) = Field(None, description="dropout")
-    attn_drop_rate: _or_none(Rate) = Field(None, description="dropout of attention probabilities")
-    drop_path_rate: _or_none(Rate) = Field(None, description="stochastic depth of the last block")
+    embed_dim: or_none(Count) = Field(None, description="width of a token")
+    depth: or_none(Count) = Field(None, description="number of blocks")
+    num_heads: or_none(Count) = Field(None, description="attention heads")
+    mlp_ratio: or_none(Positive) = Field(None, description="hidden width of the MLP over embed_dim")
+    patch_size: or_none(Count) = Field(None, description="side of a patch (ViT)")
+    kernel_size: or_none(Count) = Field(None, description="tokenizer kernel (CCT)")
+    num_conv_layers: or_none(Annotated[int, Field(ge=1, le=2)]) = Field(None, description="tokenizer layers (CCT)")
+    positional_embedding: or_none(Literal["learnable", "sine"]) = Field(None, description="position embedding (CCT)")
+    drop_rate: or_none(Rate) = Field(None, description="dropout")
+    attn_drop_rate: or_none(Rate) = Field(None, description="dropout of attention probabilities")
+    drop_path_rate: or_none(Rate) = Field(None, description="stochastic depth of the last block")
 
     def sizes(self) -> dict[str, object]:
         """The overridden sizes, as `build_model` takes them."""
@@ -85,10 +86,10 @@ class DataConfig(Section):
     data_url: str = Field("./data", description="its folder; holds train and val")
     batch_size: Count = Field(128, description="images per device and step")
     num_parallel_workers: Count = Field(4, description="threads that read and transform (at most the CPU's cores)")
-    crop_pct: _or_none(Annotated[float, Field(gt=0, le=1)]) = Field(
+    crop_pct: or_none(Annotated[float, Field(gt=0, le=1)]) = Field(
         None, description="evaluation: image_size over the resized side; empty for the arch's own"
     )
-    interpolation: _or_none(Literal["bicubic", "bilinear", "lanczos", "hamming", "random"]) = Field(
+    interpolation: or_none(Literal["bicubic", "bilinear", "lanczos", "hamming", "random"]) = Field(
         None, description="resampling; random: training picks bilinear or bicubic, evaluation is bicubic"
     )
     resize_mode: Literal["shorter", "squash"] = Field(
@@ -126,7 +127,7 @@ class OptimConfig(Section):
 
     optimizer: Literal["adamw", "momentum", "sgd", "lamb", "lion"] = Field("adamw", description="update rule")
     base_lr: Positive = Field(5e-4, description="peak learning rate")
-    lr_scale_base: _or_none(Count) = Field(
+    lr_scale_base: or_none(Count) = Field(
         None, description="multiply learning rates by batch_size * devices / this; empty for no scaling"
     )
     weight_decay: NotNegative = Field(0.05, description="decoupled weight decay")
@@ -134,7 +135,7 @@ class OptimConfig(Section):
     eps: Positive = Field(1e-8, description="of AdamW")
     momentum: Rate = Field(0.9, description="of the momentum optimizer")
     clip_global_norm: bool = Field(True, description="clip gradients where clip_global_norm_value is given")
-    clip_global_norm_value: _or_none(NotNegative) = Field(None, description="largest global norm; empty or 0: no clip")
+    clip_global_norm_value: or_none(NotNegative) = Field(None, description="largest global norm; empty or 0: no clip")
     accumulation_step: Count = Field(1, description="batches whose gradients are added to one update")
     with_ema: bool = Field(False, description="keep a moving average of the weights")
     ema_decay: Rate = Field(0.9999, description="of the moving average")

@@ -90,9 +90,9 @@ def benchmark(mode: str, config: BenchmarkConfig) -> None:
     for case in cases:
         measured.append(measure(mode, case, config, peer_python))
         print(format_row(mode, measured[-1]) if len(measured) > 1 else format_table(mode, measured), flush=True)
-    if config.json is not None:
+    if config.json_path is not None:
         settings = {"mode": mode, "threads": config.threads, "rounds": config.rounds}
-        write_json(Path(config.json), {**settings, "cases": [asdict(one) for one in measured]})
+        write_json(Path(config.json_path), {**settings, "cases": [asdict(one) for one in measured]})
 
 
 def measure(mode: str, case: Case, config: BenchmarkConfig, peer_python: str) -> Measurement:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -19,20 +18,17 @@ MODES = ("infer", "train")
 OWN_ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
 INSTALL = "python -m venv .venv-bench && .venv-bench/bin/pip install -r requirements-bench.txt"
 
-with warnings.catch_warnings():
-    # `json` is the name of a method that pydantic keeps for its version 1.
-    warnings.simplefilter("ignore")
 
-    class BenchmarkConfig(schema.Section):
-        """benchmark.py infer|train: this project and a peer in turns, on the same work and threads."""
+class BenchmarkConfig(schema.Section):
+    """benchmark.py infer|train: this project and a peer in turns, on the same work and threads."""
 
-        arch: str = Field("all", description="cases, separated by commas")
-        peer: Literal["timm"] = Field("timm", description="timm, and for CCT the authors' architecture in torch")
-        peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
-        threads: schema.Count = Field(1, description="threads and processor cores of either side")
-        batch_size: schema._or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")
-        rounds: schema.Count = Field(7, description="turns of either side")
-        json: schema.Path = Field(None, description="file for the figures")
+    arch: str = Field("all", description="cases, separated by commas")
+    peer: Literal["timm"] = Field("timm", description="timm, and for CCT the authors' architecture in torch")
+    peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
+    threads: schema.Count = Field(1, description="threads and processor cores of either side")
+    batch_size: schema.or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")
+    rounds: schema.Count = Field(7, description="turns of either side")
+    json_path: schema.Path = Field(None, description="file for the figures")
 
 
 def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig]:

@@ -51,7 +51,7 @@ def tiny_case(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_a_whole_run(mode, tiny_case, tmp_path, capsys):
-    config = BenchmarkConfig(peer_python=stand_in(tmp_path), rounds=2, json=str(tmp_path / "figures.json"))
+    config = BenchmarkConfig(peer_python=stand_in(tmp_path), rounds=2, json_path=str(tmp_path / "figures.json"))
     benchmark(mode, config)
     header, line = capsys.readouterr().out.splitlines()
     assert header.split()[:2] == [mode, "batch"]

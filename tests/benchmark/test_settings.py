@@ -11,9 +11,9 @@ from src.errors import ConfigError
 
 
 def test_mode_and_flags():
-    mode, config = read_command_line(["train", "--arch", "cct_7_3x1_32", "--threads", "2", "--json", "a.json"])
+    mode, config = read_command_line(["train", "--arch", "cct_7_3x1_32", "--threads", "2", "--json_path", "a.json"])
     assert mode == "train"
-    assert (config.arch, config.threads, config.json, config.batch_size) == ("cct_7_3x1_32", 2, "a.json", None)
+    assert (config.arch, config.threads, config.json_path, config.batch_size) == ("cct_7_3x1_32", 2, "a.json", None)
 
 
 @pytest.mark.parametrize(
