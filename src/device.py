@@ -5,6 +5,7 @@ MindSpore is imported inside functions: its noise level must be set before, and 
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import os
 import platform
@@ -14,12 +15,22 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from src.errors import ConfigError, UserError
 
+if TYPE_CHECKING:
+    from src.schema import RunConfig
+
 PYTHON_VERSIONS = ((3, 10), (3, 11), (3, 12))
 PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "PyYAML", "scikit-learn", "tqdm", "safetensors")
+# Elementwise arithmetic alone is fused: a fused exponential is off by 3e-4, and fused reductions gave wrong gradients.
+_FUSED = (
+    "Add,AddN,BroadcastTo,Cast,Div,Equal,Greater,GreaterEqual,Less,LessEqual,Maximum,Minimum,Mul,Neg,RealDiv,"
+    "Reciprocal,ReLU,Reshape,Rsqrt,Select,Sqrt,Sub"
+)
+_REWRITTEN = "AddExt,AddN,Adds,BiasAdd,Muls,ReLU,ReluGrad,Rsqrt,Square,SubExt"
+FUSION_FLAGS = f"--opt_level=1 --enable_cluster_ops_only={_FUSED} --enable_expand_ops_only={_REWRITTEN}"
 _INSTALL = "`pip install -r requirements.txt` installs what is needed"
 
 
@@ -60,7 +71,7 @@ def prepare_libraries(verbose: bool) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def open_device(target: str, device_id: int, graph_mode: int, seed: int) -> None:
+def open_device(run: RunConfig) -> None:
     """Choose the device, the execution mode and the seeds of this process.
 
     Raises:
@@ -70,14 +81,51 @@ def open_device(target: str, device_id: int, graph_mode: int, seed: int) -> None
     import numpy as np
 
     try:
-        ms.set_device(target, device_id if target != "CPU" else 0)
+        ms.set_device(run.device_target, run.device_id if run.device_target != "CPU" else 0)
     except (RuntimeError, ValueError, ImportError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
-        raise ConfigError("device_target", f"cannot be opened: {reason}", target, "CPU runs everywhere") from None
-    ms.set_context(mode=ms.PYNATIVE_MODE if graph_mode else ms.GRAPH_MODE)
-    ms.set_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
+        rule, known = f"cannot be opened: {reason}", "CPU runs everywhere"
+        raise ConfigError("device_target", rule, run.device_target, known) from None
+    ms.set_context(mode=ms.PYNATIVE_MODE if run.graph_mode else ms.GRAPH_MODE)
+    if run.graph_kernel and run.device_target == "CPU" and not run.graph_mode:
+        obstacle = fuse_elementwise()
+        if obstacle:
+            print(f"==> Kernels are not fused, which is slower: {obstacle}")
+    ms.set_seed(run.seed)
+    np.random.seed(run.seed)
+    random.seed(run.seed)
+
+
+def fuse_elementwise() -> str:
+    """Let MindSpore compile chains of elementwise operators into one CPU kernel each; returns why not, or nothing.
+
+    Its compiler (AKG, in the wheel) needs the package ``decorator``, which the wheel does not ask for. Compiled kernels
+    are kept for the next run, by user, MindSpore version and rank: ranks never write one folder.
+    """
+    import mindspore as ms
+
+    compiler = Path(ms.__file__).parent / "lib" / "plugin" / "cpu" / "libakg.so"
+    if not compiler.is_file():
+        return "MindSpore has no kernel compiler for this system"
+    if package_version("decorator") is None:
+        return f"package decorator is missing, {_INSTALL}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "mindvit" / f"kernels-{package_version('mindspore')}-{rank()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    if not os.access(folder, os.W_OK):
+        return f"{folder}: not writable"
+    os.environ.setdefault("MS_COMPILER_CACHE_PATH", str(folder))
+    # Tiling hints that are not there; without a name for them the compiler prints a line per kernel.
+    os.environ.setdefault("MS_GRAPH_KERNEL_TILING", str(folder / "none.json"))
+    ms.set_context(graph_kernel_flags=FUSION_FLAGS)
+    # The compiler leaves a log where it runs.
+    log = Path("dsa_transfrom.log").resolve()
+    if not log.exists():
+        atexit.register(log.unlink, missing_ok=True)
+    return ""
 
 
 def rank() -> int:

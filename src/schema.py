@@ -183,6 +183,7 @@ class RunConfig(Section):
     graph_mode: Annotated[Literal[0, 1], BeforeValidator(_whole_number)] = Field(
         0, description="0 compiles the network, 1 runs it operator by operator (PyNative)"
     )
+    graph_kernel: bool = Field(True, description="CPU: compile chains of elementwise operators into one kernel")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")

@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import settings
 
-from src.device import prepare_libraries
+from src.device import open_device, prepare_libraries
+from src.schema import RunConfig
 from tests.cpp_runner import build
 
 # Before anything imports MindSpore.
@@ -16,10 +17,7 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def cpu_graph_mode():
-    import mindspore as ms
-
-    ms.set_device("CPU")
-    ms.set_context(mode=ms.GRAPH_MODE)
+    open_device(RunConfig())
 
 
 @pytest.fixture(autouse=True)

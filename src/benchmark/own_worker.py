@@ -12,6 +12,7 @@ from typing import Any
 
 from src.benchmark.serving import reserve_stdout, serve, stay_on_cores
 from src.device import open_device, prepare_libraries, versions
+from src.schema import RunConfig
 
 
 def main(request: dict[str, Any]) -> None:
@@ -24,7 +25,7 @@ def main(request: dict[str, Any]) -> None:
 
     from src.models import build_model, model_entry, num_parameters
 
-    open_device("CPU", 0, graph_mode=0, seed=0)
+    open_device(RunConfig())
     # Nothing is dropped: the peers draw their masks in other ways, at other costs.
     sizes = {"drop_rate": 0.0, "attn_drop_rate": 0.0, "drop_path_rate": 0.0, **request["sizes"]}
     net = build_model(request["arch"], image_size=request["image_size"], num_classes=request["num_classes"], **sizes)

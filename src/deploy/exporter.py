@@ -48,7 +48,7 @@ def export_model(config: Config) -> Path:
         raise ConfigError("ir_version", "is of MINDIR files alone, leave it out with ONNX", export.ir_version)
     weights = given_weights(model)
     manifest = verified_manifest(weights)
-    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    open_device(run)
     with kernel_form("export"):
         net = build_configured_model(model)
     print(load_weights(net, weights))

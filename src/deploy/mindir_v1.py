@@ -6,7 +6,8 @@ them as constant inputs of a function-like primitive, version 1 stores them as a
 some operators have other names and a plain number next to a tensor has to be a tensor itself.
 
 An operator is rewritten only if it is in the tables below, because Lite 2.0 accepts several others and computes them
-wrongly (Im2Col, tanh GELU), roughly (Rsqrt) or crashes. ``tests/test_runner.py`` runs all that is in them in Lite.
+wrongly (Im2Col, tanh GELU), roughly (Rsqrt) or crashes. A test, ``tests/runner/test_operators.py``, runs all that is in
+the tables in Lite.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def verify(config: Config) -> list[Row]:
         raise ConfigError("verify", "needs something to compare with", None, "--mindir_path, --onnx_path, --result_dir")
     weights = given_weights(model)
     images = open_source(data.set, data.data_url, "val", model.num_classes)
-    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    open_device(run)
     net = build_configured_model(model)
     print(load_weights(net, weights))
     backends: dict[str, Backend] = {"checkpoint": lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy()}

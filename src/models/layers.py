@@ -19,10 +19,22 @@ _ODD_A = 0x9E3779B97F4A7C15 - (1 << 64)
 _ODD_B = 0xBF58476D1CE4E5B9 - (1 << 64)
 
 
-def hash_integers(key: Tensor, salt: int) -> Tensor:
+def exact_pair(first: int, second: int) -> Tensor:
+    """Two constants of 64 bits; a slice of one is exact, where a fused kernel would hold a number in float32."""
+    return Tensor(np.array([first, second], np.int64))
+
+
+class HashIntegers(nn.Cell):
     """64-bit integers, spread over the whole signed range, from int64 keys (the multiplications wrap round)."""
-    mixed = _fold((key + salt) * _ODD_A, 31)
-    return _fold(mixed * _ODD_B, 29)
+
+    def __init__(self, salt: int):
+        super().__init__()
+        self.salt = salt
+        self.factor_2 = exact_pair(_ODD_A, _ODD_B)
+
+    def construct(self, key: Tensor) -> Tensor:
+        mixed = _fold((key + self.salt) * self.factor_2[:1], 31)
+        return _fold(mixed * self.factor_2[1:], 29)
 
 
 def _fold(x: Tensor, shift: int) -> Tensor:
@@ -31,9 +43,10 @@ def _fold(x: Tensor, shift: int) -> Tensor:
     return ops.bitwise_xor(x, ops.bitwise_and(high, (1 << (64 - shift)) - 1))
 
 
-def threshold(drop_rate: float) -> int:
-    """A uniform signed 64-bit integer lies below this with probability ``drop_rate``."""
-    return round(drop_rate * 2.0**64) - (1 << 63)
+def thresholds(drop_rate: float) -> Tensor:
+    """A uniform signed 64-bit integer lies below the first with probability ``drop_rate``; the second is the same."""
+    value = round(drop_rate * 2.0**64) - (1 << 63)
+    return exact_pair(value, value)
 
 
 class DropPath(nn.Cell):
@@ -42,13 +55,14 @@ class DropPath(nn.Cell):
     def __init__(self, drop_rate: float, salt: int):
         super().__init__()
         check_rate("drop_path_rate", drop_rate)
-        self.drop_rate, self.salt = drop_rate, salt
-        self.threshold = threshold(drop_rate)
+        self.drop_rate = drop_rate
+        self.hash = HashIntegers(salt)
+        self.threshold_2 = thresholds(drop_rate)
 
     def construct(self, branch: Tensor, key_B: Tensor | None = None) -> Tensor:
         if key_B is None or self.drop_rate == 0.0:
             return branch
-        keep_B = (hash_integers(key_B.astype(ms.int64), self.salt) >= self.threshold).astype(branch.dtype)
+        keep_B = (self.hash(key_B.astype(ms.int64)) >= self.threshold_2[:1]).astype(branch.dtype)
         shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
         return branch * (keep_B / (1.0 - self.drop_rate)).reshape(shape)
 
@@ -59,18 +73,19 @@ class Dropout(nn.Cell):
     def __init__(self, drop_rate: float, salt: int):
         super().__init__()
         check_rate("drop_rate", drop_rate)
-        self.drop_rate, self.salt = drop_rate, salt
-        self.threshold = threshold(drop_rate)
+        self.drop_rate = drop_rate
+        self.hash_row, self.hash_column = HashIntegers(salt), HashIntegers(salt + 1)
+        self.threshold_2 = thresholds(drop_rate)
 
     def mask(self, shape: tuple, key_B: Tensor) -> Tensor:
         """Zeros and 1 / keep of this shape, whose first axis is the batch."""
         B, columns = shape[0], shape[-1]
         rows = int(np.prod(shape[1:-1]))
         row_key_BR = key_B.astype(ms.int64).reshape(B, 1) * rows + ops.arange(rows).astype(ms.int64)
-        row_BR1 = hash_integers(row_key_BR, self.salt).reshape(B, rows, 1)
+        row_BR1 = self.hash_row(row_key_BR).reshape(B, rows, 1)
         # An odd factor per column: the product is uniform over 64 bits, with two passes over the large mask.
-        column_C = hash_integers(ops.arange(columns).astype(ms.int64), self.salt + 1) * 2 + 1
-        keep = (row_BR1 * column_C >= self.threshold).astype(ms.float32)
+        column_C = self.hash_column(ops.arange(columns).astype(ms.int64)) * 2 + 1
+        keep = (row_BR1 * column_C >= self.threshold_2[:1]).astype(ms.float32)
         return (keep * (1.0 / (1.0 - self.drop_rate))).reshape(shape)
 
     def construct(self, x: Tensor, key_B: Tensor | None = None) -> Tensor:

@@ -65,7 +65,7 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
     if manifest is not None and manifest.class_names != list(images.class_names):
         differing = sorted(set(manifest.class_names) ^ set(images.class_names))
         raise DataError(images.root, f"has other classes than {weights} was trained for", ", ".join(differing[:5]))
-    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     print(f"=> loading pretrained weights from '{weights}'")

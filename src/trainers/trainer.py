@@ -115,7 +115,7 @@ def build_trainer(config: Config) -> Trainer:
     if run.do_val:
         val_images = open_source(data.set, data.data_url, "val", model.num_classes)
         val_batches = EvalBatches(val_images, EvalTransform.from_config(data, model.image_size), data.batch_size)
-    open_device(run.device_target, run.device_id, run.graph_mode, run.seed)
+    open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     optimizer = AdamW(net, optim)
