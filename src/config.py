@@ -220,10 +220,9 @@ def _find_yaml(name: str) -> tuple[Path, list[str]]:
     if path.exists():
         return path, []
     stem = path.name.removesuffix(".yaml").removesuffix(".yaml")
-    ours = CONFIG_FOLDER / f"{stem}.yaml"
-    if ours.exists():
-        return ours, [f"{name} is now configs/{ours.name}"]
-    known = sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml"))
+    known = {file.stem: file for file in sorted(CONFIG_FOLDER.rglob("*.yaml")) if file.parent.name != "base"}
+    if stem in known:
+        return known[stem], [f"{name} is now configs/{known[stem].relative_to(CONFIG_FOLDER)}"]
     raise ConfigError("--config", "no such file", name, difflib.get_close_matches(stem, known, n=3) or None)
 
 

@@ -34,6 +34,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Pair = Annotated[tuple[float, float], BeforeValidator(_split_commas)]
 Triple = Annotated[tuple[float, float, float], BeforeValidator(_split_commas)]
+Counts = Annotated[tuple[Count, ...], BeforeValidator(_split_commas)]
+Positives = Annotated[tuple[Positive, ...], BeforeValidator(_split_commas)]
 OptionalTriple = Annotated[Triple | None, BeforeValidator(_none_if_empty)]
 Path = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
@@ -59,21 +61,39 @@ class ModelConfig(Section):
     compat: Literal["official", "zoo"] = Field("official", description="the authors' numerics or the model zoo's")
     pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
     reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
+    resample_patches: bool = Field(False, description="resample the patch embedding of weights with another patch size")
     embed_dim: or_none(Count) = Field(None, description="width of a token")
     depth: or_none(Count) = Field(None, description="number of blocks")
     num_heads: or_none(Count) = Field(None, description="attention heads")
     mlp_ratio: or_none(Positive) = Field(None, description="hidden width of the MLP over embed_dim")
-    patch_size: or_none(Count) = Field(None, description="side of a patch (ViT)")
+    patch_size: or_none(Count) = Field(None, description="side of a patch (ViT, DeiT, TNT)")
     kernel_size: or_none(Count) = Field(None, description="tokenizer kernel (CCT)")
     num_conv_layers: or_none(Annotated[int, Field(ge=1, le=2)]) = Field(None, description="tokenizer layers (CCT)")
     positional_embedding: or_none(Literal["learnable", "sine"]) = Field(None, description="position embedding (CCT)")
+    embed_dims: or_none(Counts) = Field(None, description="width of a token in each stage (Twins)")
+    depths: or_none(Counts) = Field(None, description="blocks in each stage (Twins)")
+    stage_heads: or_none(Counts) = Field(None, description="attention heads in each stage (Twins)")
+    mlp_ratios: or_none(Positives) = Field(None, description="mlp_ratio in each stage (Twins)")
+    sr_ratios: or_none(Counts) = Field(None, description="subsampling of keys and values in each stage (Twins)")
+    window_sizes: or_none(Counts) = Field(None, description="side of an attention window in each stage (Twins-SVT)")
+    inner_dim: or_none(Count) = Field(None, description="width of a pixel token (TNT)")
+    inner_num_heads: or_none(Count) = Field(None, description="attention heads over the pixels (TNT)")
     drop_rate: or_none(Rate) = Field(None, description="dropout")
     attn_drop_rate: or_none(Rate) = Field(None, description="dropout of attention probabilities")
     drop_path_rate: or_none(Rate) = Field(None, description="stochastic depth of the last block")
 
     def sizes(self) -> dict[str, object]:
         """The overridden sizes, as `build_model` takes them."""
-        outside = {"arch", "num_classes", "image_size", "in_channels", "compat", "pretrained", "reset_head"}
+        outside = {
+            "arch",
+            "num_classes",
+            "image_size",
+            "in_channels",
+            "compat",
+            "pretrained",
+            "reset_head",
+            "resample_patches",
+        }
         return {k: v for k, v in self.model_dump().items() if k not in outside and v is not None}
 
 

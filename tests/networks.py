@@ -1,4 +1,4 @@
-"""The two networks whose goldens are stored, and small ones that compile in a second."""
+"""The networks whose goldens are stored, and small ones that compile in a second."""
 
 import json
 from dataclasses import dataclass, field
@@ -41,21 +41,71 @@ class Reference:
 
 CCT = Reference("cct_2_3x2_32", "cct_2_3x2_32", 32)
 VIT = Reference("vit_tiny_patch16_224_d2", "vit_tiny_patch16_224", 224, {"depth": 2, "num_classes": 10})
-REFERENCES = {reference.name: reference for reference in (CCT, VIT)}
+DEIT = Reference(
+    "deit_tiny_distilled_patch16_224_d2", "deit_tiny_distilled_patch16_224", 224, {"depth": 2, "num_classes": 10}
+)
+DEIT3 = Reference(
+    "deit3_small_patch16_224_w96_d2",
+    "deit3_small_patch16_224",
+    224,
+    {"depth": 2, "embed_dim": 96, "num_heads": 3, "num_classes": 10},
+)
+PCPVT = Reference(
+    "pcpvt_small_narrow",
+    "pcpvt_small_v0",
+    224,
+    {"depths": (1, 2, 1, 2), "embed_dims": (16, 32, 80, 128), "num_classes": 10},
+)
+SVT = Reference(
+    "svt_small_narrow",
+    "alt_gvt_small",
+    224,
+    {"depths": (2, 1, 2, 2), "embed_dims": (16, 32, 64, 128), "num_classes": 10},
+)
+TNT = Reference(
+    "tnt_s_w96_d2", "tnt_s_patch16_224", 224, {"depth": 2, "embed_dim": 96, "num_heads": 3, "num_classes": 10}
+)
+REFERENCES = {reference.name: reference for reference in (CCT, VIT, DEIT, DEIT3, PCPVT, SVT, TNT)}
 
-_TINY = {
-    "vit": (
-        "vit_tiny_patch16_224",
-        dict(image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10),
-    ),
+_TINY_VIT = dict(image_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=10)
+# 16 pixels make maps of 4 and 2 tokens; windows of 3 do not fill them.
+_TINY_TWINS = dict(
+    image_size=16,
+    embed_dims=(16, 16),
+    depths=(1, 1),
+    num_heads=(2, 2),
+    mlp_ratios=(2.0, 2.0),
+    sr_ratios=(2, 1),
+    num_classes=10,
+)
+# Arch and sizes of the smallest network of a family that has all of its parts.
+TINY = {
+    "vit": ("vit_tiny_patch16_224", _TINY_VIT),
+    "deit": ("deit_tiny_distilled_patch16_224", _TINY_VIT),
+    "deit3": ("deit3_small_patch16_224", _TINY_VIT),
     "cct": ("cct_2_3x2_32", dict(image_size=16, embed_dim=16, depth=2, num_heads=2)),
+    "pcpvt": ("pcpvt_small_v0", _TINY_TWINS),
+    "svt": (
+        "alt_gvt_small",
+        {
+            **_TINY_TWINS,
+            "depths": (2,),
+            "embed_dims": (16,),
+            "num_heads": (2,),
+            "mlp_ratios": (2.0,),
+            "sr_ratios": (2,),
+            "window_sizes": (3,),
+        },
+    ),
+    "tnt": ("tnt_s_patch16_224", dict(**_TINY_VIT, inner_dim=8, inner_num_heads=2)),
 }
+FAMILIES = tuple(TINY)
 TINY_IMAGE_SIZE = 16
 
 
 def tiny(family: str, **changed: Any) -> nn.Cell:
     """The smallest network of a family that has all of its parts."""
-    arch, sizes = _TINY[family]
+    arch, sizes = TINY[family]
     return build_model(arch, **{**sizes, **changed}).set_train(False)
 
 

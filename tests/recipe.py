@@ -13,36 +13,54 @@ import numpy as np
 
 SEED = 20240607
 
-_TOKENS = r"(pos_embed|positional_emb|cls_token)$"
-_ATTENTION_OUT = r"\.(attn|self_attn)\.proj\."
-_HEAD = r"(^|\.)(head|fc)\.weight$"
+_TOKENS = r"(pos_embed|positional_emb|patch_pos|pixel_pos|cls_token|dist_token)$"
+_ATTENTION_OUT = r"\.(attn|attn_in|attn_out|self_attn)\.proj\."
+_MLP = r"\.(mlp|mlp_in)\."
+_HEAD = r"(^|\.)(head|head_dist|fc)\.weight$"
+_LAYER_SCALE = r"\.gamma$"
 # Pattern of the name, kind, gain; the first that matches counts.
 _PROBE = [
     (_TOKENS, "raw", 0.01),
-    (r"^patch_embed\.proj\.weight$", "fan", 0.01),
-    (r"^patch_embed\.proj\.bias$", "raw", 0.003),
+    (_LAYER_SCALE, "scale", 0.5),
+    (r"^(patch_embed|pixel_embed|patch_embeds\.0)\.proj\.weight$", "fan", 0.01),
+    (r"^patch_embeds\.\d\.proj\.weight$", "fan", 1.0),
+    (r"^(patch_embed|pixel_embed|patch_embeds\.\d)\.proj\.bias$", "raw", 0.003),
+    (r"^patch_embeds\.\d\.norm\.weight$", "scale", 0.01),
+    (r"^patch_embeds\.\d\.norm\.bias$", "raw", 0.002),
     (r"^classifier\.blocks\.\d+\.norm1\.weight$", "scale", 0.02),
     (r"^classifier\.blocks\.\d+\.norm1\.bias$", "raw", 0.004),
     (r"^classifier\.blocks\.\d+\.linear1\.weight$", "fan", 100.0),
     (r"^classifier\.blocks\.\d+\.linear2\.weight$", "fan", 0.02),
     (r"^classifier\.blocks\.\d+\.linear2\.bias$", "raw", 0.003),
+    (r"(^|\.)norm2_proj\.weight$", "scale", 0.01),
+    (r"(^|\.)norm2_proj\.bias$", "raw", 0.002),
+    (r"^(blocks\.\d+\.)?proj\.weight$", "fan", 0.02),
+    (r"^proj\.bias$", "raw", 0.003),
+    (r"\.attn\.sr\.weight$", "fan", 0.01),
+    (r"\.attn\.sr\.bias$", "raw", 0.002),
+    (r"^pos_block\.\d\.proj\.0\.weight$", "fan", 0.7),
+    (r"^pos_block\.\d\.proj\.0\.bias$", "raw", 0.003),
     (_ATTENTION_OUT + "weight$", "fan", 0.03),
     (_ATTENTION_OUT + "bias$", "raw", 0.003),
-    (r"\.mlp\.fc2\.weight$", "fan", 0.02),
-    (r"\.mlp\.fc2\.bias$", "raw", 0.003),
-    (r"\.mlp\.fc1\.weight$", "fan", 2.0),
+    (_MLP + r"fc2\.weight$", "fan", 0.02),
+    (_MLP + r"fc2\.bias$", "raw", 0.003),
+    (_MLP + r"fc1\.weight$", "fan", 2.0),
     (_HEAD, "fan", 1.0),
     (r"attention_pool\.weight$", "fan", 1.5),
 ]
 _UNIT = [
     (_TOKENS, "raw", 0.2),
+    (_LAYER_SCALE, "scale", 0.5),
     (r"^tokenizer\.conv_layers\.\d\.0\.weight$", "fan", 1.4),
-    (r"^patch_embed\.proj\.weight$", "fan", 1.0),
+    (r"\.attn\.sr\.weight$", "fan", 1.0),
+    (r"^pos_block\.\d\.proj\.0\.weight$", "fan", 0.7),
+    (r"(patch_embed|pixel_embed|patch_embeds\.\d)\.proj\.weight$", "fan", 1.0),
     (_ATTENTION_OUT + "weight$", "fan", 0.5),
-    (r"\.mlp\.fc2\.weight$|linear2\.weight$", "fan", 0.5),
+    (_MLP + r"fc2\.weight$|linear2\.weight$", "fan", 0.5),
+    (r"(^|\.)proj\.weight$", "fan", 1.0),
     (_HEAD, "fan", 1.0),
-    (r"\.(attn|self_attn)\.qkv\.weight$", "fan", 1.2),
-    (r"\.mlp\.fc1\.weight$|linear1\.weight$", "fan", 1.2),
+    (r"\.(attn|attn_in|attn_out|self_attn)\.(qkv|q|kv|qk|v)\.weight$", "fan", 1.2),
+    (_MLP + r"fc1\.weight$|linear1\.weight$", "fan", 1.2),
 ]
 _RULES = {"probe": _PROBE, "unit": _UNIT}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from src.config import sections
-from src.models import MODELS
+from src.models import MODELS, SIZE_ALIASES
 from src.schema import BUILT_FOR_TRAINING, PostprocessConfig, PreprocessConfig
 from tests.oracles import PROJECT
 
@@ -217,7 +217,8 @@ KEYS = [
 def test_every_key_is_read_or_refused(section, key):
     if section == "model" and key not in keys_read():
         # Sizes go to the model by name.
-        assert any(key in {"drop_rate", "attn_drop_rate", *entry.sizes} for entry in MODELS.values())
+        name = SIZE_ALIASES.get(key, key)
+        assert any(name in {"drop_rate", "attn_drop_rate", *entry.sizes} for entry in MODELS.values())
     elif key == "verbose":
         # Wanted before anything is parsed, since parsing can fail.
         assert "--verbose" in EVERYTHING["src/startup.py"].read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import functools
 import pytest
 from mindspore.nn.utils import no_init_parameters
 
-from src.models import MODELS, build_model, num_parameters
+from src.models import ALIASES, MODELS, build_model, num_parameters
 from tests.oracles import ORACLES, requires_oracles
 
 # Elements and tensors, fused qkv, with the arch's own head and image.
@@ -46,6 +46,30 @@ COUNTS = {
     "cct_14_7x2_224": (22_367_273, 163),
     "cct_14_7x2_384": (22_513_193, 163),
     "cct_14_7x2_384_fl": (22_167_463, 163),
+    "deit_tiny_patch16_224": (5_717_416, 152),
+    "deit_small_patch16_224": (22_050_664, 152),
+    "deit_base_patch16_224": (86_567_656, 152),
+    "deit_base_patch16_384": (86_859_496, 152),
+    "deit_tiny_distilled_patch16_224": (5_910_800, 155),
+    "deit_small_distilled_patch16_224": (22_436_432, 155),
+    "deit_base_distilled_patch16_224": (87_338_192, 155),
+    "deit_base_distilled_patch16_384": (87_630_032, 155),
+    "deit3_small_patch16_224": (22_059_496, 176),
+    "deit3_small_patch16_384": (22_205_416, 176),
+    "deit3_medium_patch16_224": (38_849_512, 176),
+    "deit3_base_patch16_224": (86_585_320, 176),
+    "deit3_base_patch16_384": (86_877_160, 176),
+    "deit3_large_patch16_224": (304_374_760, 344),
+    "deit3_large_patch16_384": (304_763_880, 344),
+    "deit3_huge_patch14_224": (632_126_440, 456),
+    "pcpvt_small_v0": (24_106_216, 304),
+    "pcpvt_base_v0": (43_828_456, 520),
+    "pcpvt_large_v0": (60_989_672, 754),
+    "alt_gvt_small": (24_060_776, 290),
+    "alt_gvt_base": (56_070_952, 384),
+    "alt_gvt_large": (99_271_400, 384),
+    "tnt_s_patch16_224": (23_768_584, 363),
+    "tnt_b_patch16_224": (65_428_680, 363),
 }
 # Where a part is frozen: the sine positions.
 TRAINABLE = {
@@ -94,9 +118,15 @@ def test_counts_with_another_head(arch, num_classes, params):
     assert counts(arch, num_classes=num_classes)[0] == params
 
 
-def test_compat_changes_no_count():
-    assert counts("cct_7_7x2_224", compat="zoo") == counts("cct_7_7x2_224")
-    assert counts("vit_tiny_patch16_224", compat="zoo") == counts("vit_tiny_patch16_224")
+@pytest.mark.parametrize("arch", ["cct_7_7x2_224", "vit_tiny_patch16_224", "deit3_small_patch16_224", "alt_gvt_small"])
+def test_compat_changes_no_count(arch):
+    assert counts(arch, compat="zoo") == counts(arch)
+
+
+@pytest.mark.parametrize(("arch", "params"), [("tnt_s_patch16_224", 23_757_384), ("tnt_b_patch16_224", 65_410_680)])
+def test_the_zoo_lacks_biases_of_tnt(arch, params):
+    # Those of pixel_embed.proj, proj, attn_in.proj, attn_out.proj, mlp_in.fc2, mlp.fc2 and head.
+    assert counts(arch, compat="zoo") == (params, params, 363 - 3 - 4 * 12)
 
 
 @requires_oracles
@@ -107,10 +137,11 @@ def test_counts_equal_the_outside_list():
     for row in rows:
         # cct_2_3x2_32_sine(true) is the frozen table that the paper describes; arch@10 has another head.
         arch = row["name"].removesuffix("(true)").split("@")[0]
+        arch = ALIASES.get(arch, arch)
         if arch in MODELS:
             wanted = tuple(int(row[key]) for key in ("params", "trainable", "tensors"))
             num_classes = int(row["num_classes"])
             own = MODELS[arch].num_classes == num_classes
             assert (counts(arch) if own else counts(arch, num_classes=num_classes)) == wanted, row["name"]
             compared.add(arch)
-    assert len(compared) == 29
+    assert len(compared) == 53

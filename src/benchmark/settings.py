@@ -23,7 +23,10 @@ class BenchmarkConfig(schema.Section):
     """benchmark.py infer|train: this project and a peer in turns, on the same work and threads."""
 
     arch: str = Field("all", description="cases, separated by commas")
-    peer: Literal["timm"] = Field("timm", description="timm, and for CCT the authors' architecture in torch")
+    peer: Literal["timm", "zoo"] = Field(
+        "timm",
+        description="timm, and for CCT the authors' architecture in torch; zoo: the model zoo's way to compute TNT",
+    )
     peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
     threads: schema.Count = Field(1, description="threads and processor cores of either side")
     batch_size: schema.or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")

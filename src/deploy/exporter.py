@@ -22,7 +22,7 @@ from src.files import replacing, sha256
 from src.models import build_configured_model, resolved
 from src.models.kernels import kernel_form
 from src.schema import BUILT_FOR_EXPORT, Config
-from src.weights.load import given_weights, load_weights
+from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import flat_config, verified_manifest
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
@@ -51,7 +51,7 @@ def export_model(config: Config) -> Path:
     open_device(run)
     with kernel_form("export"):
         net = build_configured_model(model)
-    print(load_weights(net, weights))
+    print(load_given_weights(net, model))
     net.set_train(False)
     shape = (export.export_batch_size, model.in_channels, model.image_size, model.image_size)
     target = Path(config.checkpoint.output_dir) / ((export.file_name or model.arch) + SUFFIXES[export.file_format])

@@ -25,7 +25,7 @@ from src.files import write_json
 from src.metrics import top_counts
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
-from src.weights.load import given_weights, load_weights
+from src.weights.load import given_weights, load_given_weights
 
 Backend = Callable[[np.ndarray], np.ndarray]
 
@@ -69,7 +69,7 @@ def verify(config: Config) -> list[Row]:
     images = open_source(data.set, data.data_url, "val", model.num_classes)
     open_device(run)
     net = build_configured_model(model)
-    print(load_weights(net, weights))
+    print(load_given_weights(net, model))
     backends: dict[str, Backend] = {"checkpoint": lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy()}
     infos = [verified_model_info(Path(path)) for path in (wanted.mindir_path, wanted.onnx_path) if path]
     transform = _one_transform(config, infos)

@@ -10,15 +10,15 @@ from typing import Any
 from mindspore import nn
 
 from src.errors import ConfigError
-from src.models import cct, vit
+from src.models import cct, deit, tnt, twins, vit
 from src.schema import Config, ModelConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR_100_MEAN, CIFAR_100_STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+FLOWERS_MEAN, FLOWERS_STD = (0.4353, 0.3773, 0.2872), (0.2966, 0.2455, 0.2698)
 HALF = (0.5, 0.5, 0.5)
 
-# Families whose YAMLs load and whose model files come later.
-PLANNED_FAMILIES = ("deit", "pcpvt", "alt_gvt", "twins", "tnt")
 COMPAT = ("official", "zoo")
 # Other codebases' words for the same size.
 SIZE_ALIASES = {
@@ -27,6 +27,13 @@ SIZE_ALIASES = {
     "num_layers": "depth",
     "heads": "num_heads",
     "n_conv_layers": "num_conv_layers",
+    # A config has one key for a number and another for a list.
+    "stage_heads": "num_heads",
+    "wss": "window_sizes",
+    "num_heads_outer": "num_heads",
+    "num_heads_inner": "inner_num_heads",
+    "outer_dim": "embed_dim",
+    "outer_num_heads": "num_heads",
 }
 
 
@@ -61,35 +68,59 @@ def _vit_entry(arch: str) -> ModelEntry:
 
 
 def _cct_entry(arch: str) -> ModelEntry:
+    # The authors' configs/datasets/*.yml, by the data of each name's published weights.
     image_size = next(size for size in (224, 384, 32) if f"_{size}" in arch)
-    if image_size == 32:
-        default_cfg = DefaultConfig(CIFAR_MEAN, CIFAR_STD, crop_pct=1.0)
-        num_classes = 100 if arch.endswith("_c100") else 10
+    if arch.endswith("_c100"):
+        num_classes, default_cfg = 100, DefaultConfig(CIFAR_100_MEAN, CIFAR_100_STD, crop_pct=1.0)
+    elif image_size == 32:
+        num_classes, default_cfg = 10, DefaultConfig(CIFAR_MEAN, CIFAR_STD, crop_pct=1.0)
+    elif arch.startswith("cct_7_") or arch.endswith("_fl"):
+        num_classes, default_cfg = 102, DefaultConfig(FLOWERS_MEAN, FLOWERS_STD, crop_pct=1.0)
     else:
-        default_cfg = DefaultConfig(IMAGENET_MEAN, IMAGENET_STD, crop_pct=1.0 if image_size == 384 else 0.9)
-        num_classes = 102 if arch.startswith("cct_7_") or arch.endswith("_fl") else 1000
+        num_classes, default_cfg = 1000, DefaultConfig(IMAGENET_MEAN, IMAGENET_STD, crop_pct=0.9)
     constructor = cct.CompactConvolutionalTransformer
     return ModelEntry("cct", constructor, cct.SIZES[arch], image_size, num_classes, default_cfg)
 
 
+def _deit_entry(arch: str) -> ModelEntry:
+    image_size = 384 if arch.endswith("_384") else 224
+    default_cfg = DefaultConfig(IMAGENET_MEAN, IMAGENET_STD, crop_pct=1.0 if image_size == 384 else 0.9)
+    constructor = vit.VisionTransformer
+    if arch.startswith("deit3_"):
+        constructor = deit.DeiT3
+    elif "_distilled_" in arch:
+        constructor = deit.DistilledVisionTransformer
+    return ModelEntry("deit", constructor, deit.SIZES[arch], image_size, 1000, default_cfg)
+
+
+def _twins_entry(arch: str) -> ModelEntry:
+    default_cfg = DefaultConfig(IMAGENET_MEAN, IMAGENET_STD, crop_pct=0.9)
+    return ModelEntry("twins", twins.Twins, twins.SIZES[arch], 224, 1000, default_cfg)
+
+
+def _tnt_entry(arch: str) -> ModelEntry:
+    return ModelEntry("tnt", tnt.TNT, tnt.SIZES[arch], 224, 1000, DefaultConfig(HALF, HALF, crop_pct=0.9))
+
+
 MODELS: dict[str, ModelEntry] = {
     **{arch: _vit_entry(arch) for arch in vit.SIZES},
+    **{arch: _deit_entry(arch) for arch in deit.SIZES},
     **{arch: _cct_entry(arch) for arch in cct.SIZES},
+    **{arch: _twins_entry(arch) for arch in twins.SIZES},
+    **{arch: _tnt_entry(arch) for arch in tnt.SIZES},
 }
-ALIASES = {**vit.ALIASES, **cct.ALIASES}
+ALIASES = {**vit.ALIASES, **cct.ALIASES, **twins.ALIASES}
 
 
 def model_entry(arch: str) -> ModelEntry:
     """The entry of an arch or of one of its aliases.
 
     Raises:
-        ConfigError: no such arch, or one of a family that is not built yet.
+        ConfigError: no such arch.
     """
     arch = canonical_arch(arch)
     if arch in MODELS:
         return MODELS[arch]
-    if arch.startswith(PLANNED_FAMILIES):
-        raise ConfigError("arch", "this family is not built yet", arch, sorted(MODELS))
     nearest = difflib.get_close_matches(arch, [*MODELS, *ALIASES], n=3)
     raise ConfigError("arch", "no such model", arch, nearest or sorted(MODELS))
 

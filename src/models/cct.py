@@ -16,7 +16,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.models.convolution import Conv2d, MapLayout, MaxPool2d
 from src.models.kernels import Dense, Gelu, LayerNorm
-from src.models.layers import Attention, Dropout, DropPath, group_by_prefix
+from src.models.layers import Attention, Dropout, DropPath, group_by_prefix, linear_rates
 
 # Table 1 of the paper and the authors' factories; the rates are the same in all of them.
 _RATES = dict(drop_rate=0.0, attn_drop_rate=0.1, drop_path_rate=0.1)
@@ -163,10 +163,10 @@ class Classifier(nn.Cell):
                     tanh_gelu=tanh_gelu,
                     drop_rate=drop_rate,
                     attn_drop_rate=attn_drop_rate,
-                    drop_path_rate=float(rate),
+                    drop_path_rate=rate,
                     salt=16 * (index + 1),
                 )
-                for index, rate in enumerate(np.linspace(0, drop_path_rate, depth))
+                for index, rate in enumerate(linear_rates(drop_path_rate, depth))
             ]
         )
         self.norm = LayerNorm(embed_dim, 1e-5)

@@ -8,9 +8,9 @@ one: `MapLayout` is the only way in and out.
 from __future__ import annotations
 
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeNormal, initializer
+from mindspore.common.initializer import HeNormal, Normal, initializer
 
-from src.models.kernels import current_form
+from src.models.kernels import DenseFunction, current_form
 
 
 class MapLayout(nn.Cell):
@@ -106,25 +106,131 @@ class _Windows(nn.Cell):
 
 
 class Conv2d(nn.Cell):
-    """Square convolution of a map, no bias; parameter ``weight`` (E, D, kernel, kernel), starts Kaiming normal."""
+    """Square convolution of a map; parameters ``weight`` (E, D, k, k), Kaiming normal at first, and ``bias``."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        padding: int,
+        has_bias: bool = False,
+    ):
         super().__init__()
-        self.out_channels = out_channels
+        self.out_channels, self.has_bias = out_channels, has_bias
+        if has_bias:
+            self.bias = Parameter(initializer("zeros", (out_channels,)))
         self.weight = Parameter(initializer(HeNormal(), (out_channels, in_channels, kernel_size, kernel_size)))
         self.composed = current_form() == "composed"
         self.conv = ops.Conv2D(out_channels, (kernel_size, kernel_size), pad_mode="pad", pad=padding, stride=stride)
+        self.bias_add = ops.BiasAdd()
         self.windows = _Windows(kernel_size, stride, padding)
         self.matmul_bt = ops.MatMul(transpose_b=True)
+        self.dense = DenseFunction()
 
     def construct(self, feature_map: Tensor) -> Tensor:
         if not self.composed:
-            return self.conv(feature_map, self.weight)
+            out_BEYX = self.conv(feature_map, self.weight)
+            return self.bias_add(out_BEYX, self.bias) if self.has_bias else out_BEYX
         B, Y, X, _ = feature_map.shape
         out_Y, out_X = self.windows.out_side(Y), self.windows.out_side(X)
         weight_ED = self.weight.transpose(0, 2, 3, 1).reshape(self.out_channels, -1)
-        out_ME = self.matmul_bt(self.windows(feature_map), weight_ED)
+        x_MD = self.windows(feature_map)
+        out_ME = self.dense(x_MD, weight_ED, self.bias) if self.has_bias else self.matmul_bt(x_MD, weight_ED)
         return out_ME.reshape(B, out_Y, out_X, self.out_channels)
+
+
+class TokenConv2d(nn.Cell):
+    """Convolution whose kernel is its stride, on the tokens of a square map: ``(B, YX, D) -> (B, YX / PP, E)``.
+
+    Parameters ``weight`` (E, D, P, P), starts normal with the variance 2 / fan-out, and ``bias``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, patch_size: int, side: int):
+        super().__init__()
+        if side % patch_size:
+            raise ValueError(f"a map's side must be a multiple of its patches'. Received: {side}, {patch_size}")
+        self.patch_size, self.side, self.out_channels = patch_size, side, out_channels
+        shape = (out_channels, in_channels, patch_size, patch_size)
+        self.weight = Parameter(initializer(Normal((2.0 / (out_channels * patch_size**2)) ** 0.5), shape))
+        self.bias = Parameter(initializer("zeros", (out_channels,)))
+        self.composed = current_form() == "composed"
+        self.dense = DenseFunction()
+        self.conv = ops.Conv2D(out_channels, (patch_size, patch_size), pad_mode="valid", stride=patch_size)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x_BND: Tensor) -> Tensor:
+        B, N, D = x_BND.shape
+        P, Y, E = self.patch_size, self.side, self.out_channels
+        if self.composed:
+            patch_BYXPPD = x_BND.reshape(B, Y // P, P, Y // P, P, D).transpose(0, 1, 3, 2, 4, 5)
+            weight_ED = self.weight.transpose(0, 2, 3, 1).reshape(E, -1)
+            return self.dense(patch_BYXPPD.reshape(-1, P * P * D), weight_ED, self.bias).reshape(B, N // P**2, E)
+        map_BDYX = x_BND.transpose(0, 2, 1).reshape(B, D, Y, Y)
+        map_BEYX = self.bias_add(self.conv(map_BDYX, self.weight), self.bias)
+        return map_BEYX.reshape(B, E, N // P**2).transpose(0, 2, 1)
+
+
+class _DepthwiseFunction(nn.Cell):
+    """3x3 convolution of each channel by itself: nine shifted products of a padded map (B, Y + 2, X + 2, D)."""
+
+    def __init__(self):
+        super().__init__()
+        self.matmul = ops.MatMul()
+
+    def shifted(self, map_BYXD: Tensor, tap: int) -> Tensor:
+        """The entries that one of the nine weights meets."""
+        B, Y, X, D = map_BYXD.shape
+        return ops.slice(map_BYXD, (0, tap // 3, tap % 3, 0), (B, Y - 2, X - 2, D))
+
+    def construct(self, map_BYXD: Tensor, weight_9D: Tensor, bias_D: Tensor) -> Tensor:
+        out = bias_D
+        for tap in range(9):
+            out = out + self.shifted(map_BYXD, tap) * weight_9D[tap]
+        return out
+
+    def bprop(self, map_BYXD, weight_9D, bias_D, out, grad):
+        D = grad.shape[3]
+        # The dependence keeps the compiler from holding the slices of the forward pass until now.
+        map_BYXD = ops.depend(map_BYXD, grad)
+        # The gradient of a map is the same sum with the weights turned round.
+        wide = _zero_border(_zero_border(grad, 1, 2, 2), 2, 2, 2)
+        grad_map = self.shifted(wide, 0) * weight_9D[8]
+        for tap in range(1, 9):
+            grad_map = grad_map + self.shifted(wide, tap) * weight_9D[8 - tap]
+        ones_1M = ops.ones((1, grad.size // D), grad.dtype)
+        rows = []
+        for tap in range(9):
+            rows.append(self.matmul(ones_1M, (self.shifted(map_BYXD, tap) * grad).reshape(-1, D)))
+        return grad_map, ops.concat(rows, 0), self.matmul(ones_1M, grad.reshape(-1, D)).reshape(-1)
+
+
+class DepthwiseConv2d(nn.Cell):
+    """3x3 convolution of each channel by itself, on the tokens of a square map: ``(B, YX, D) -> (B, YX, D)``.
+
+    Parameters ``weight`` (D, 1, 3, 3), starts normal with the variance 2 / 9, and ``bias``.
+    """
+
+    def __init__(self, channels: int, side: int):
+        super().__init__()
+        self.side = side
+        self.weight = Parameter(initializer(Normal((2.0 / 9.0) ** 0.5), (channels, 1, 3, 3)))
+        self.bias = Parameter(initializer("zeros", (channels,)))
+        self.composed = current_form() == "composed"
+        self.function = _DepthwiseFunction()
+        self.conv = ops.Conv2D(channels, (3, 3), pad_mode="pad", pad=1, group=channels)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x_BND: Tensor) -> Tensor:
+        B, N, D = x_BND.shape
+        Y = self.side
+        if self.composed:
+            padded_BYXD = _zero_border(_zero_border(x_BND.reshape(B, Y, Y, D), 1, 1, 1), 2, 1, 1)
+            weight_9D = self.weight.reshape(D, 9).transpose(1, 0)
+            return self.function(padded_BYXD, weight_9D, self.bias).reshape(B, N, D)
+        map_BDYX = x_BND.transpose(0, 2, 1).reshape(B, D, Y, Y)
+        return self.bias_add(self.conv(map_BDYX, self.weight), self.bias).reshape(B, D, N).transpose(0, 2, 1)
 
 
 class _MaxOfThree(nn.Cell):

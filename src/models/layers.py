@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.kernels import Dense, Gelu, SoftmaxAttention
+from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d, SoftmaxAttention
 
 _ODD_A = 0x9E3779B97F4A7C15 - (1 << 64)
 _ODD_B = 0xBF58476D1CE4E5B9 - (1 << 64)
@@ -49,8 +49,20 @@ def thresholds(drop_rate: float) -> Tensor:
     return exact_pair(value, value)
 
 
+def part_keys(key_B: Tensor, count: int) -> Tensor:
+    """A key of its own for each of ``count`` parts, as many per image: int64 (count,)."""
+    key = key_B.astype(ms.int64)
+    parts = count // key_B.shape[0]
+    if parts == 1:
+        return key
+    return (key.reshape(-1, 1) * parts + ops.arange(parts).astype(ms.int64)).reshape(-1)
+
+
 class DropPath(nn.Cell):
-    """Stochastic depth per image, https://arxiv.org/abs/1603.09382: a branch is dropped or divided by the keep rate."""
+    """Stochastic depth, https://arxiv.org/abs/1603.09382: a branch is dropped or divided by the keep rate.
+
+    Each entry of the first axis by itself: an image, or one of the parts into which images were cut.
+    """
 
     def __init__(self, drop_rate: float, salt: int):
         super().__init__()
@@ -62,9 +74,14 @@ class DropPath(nn.Cell):
     def construct(self, branch: Tensor, key_B: Tensor | None = None) -> Tensor:
         if key_B is None or self.drop_rate == 0.0:
             return branch
-        keep_B = (self.hash(key_B.astype(ms.int64)) >= self.threshold_2[:1]).astype(branch.dtype)
+        keep = (self.hash(part_keys(key_B, branch.shape[0])) >= self.threshold_2[:1]).astype(branch.dtype)
         shape = (branch.shape[0],) + (1,) * (branch.ndim - 1)
-        return branch * (keep_B / (1.0 - self.drop_rate)).reshape(shape)
+        return branch * (keep / (1.0 - self.drop_rate)).reshape(shape)
+
+
+def linear_rates(last: float, depth: int) -> list[float]:
+    """Stochastic depth that rises from 0 in the first block to ``last`` in the last one."""
+    return [float(rate) for rate in np.linspace(0, last, depth)]
 
 
 class Dropout(nn.Cell):
@@ -78,10 +95,10 @@ class Dropout(nn.Cell):
         self.threshold_2 = thresholds(drop_rate)
 
     def mask(self, shape: tuple, key_B: Tensor) -> Tensor:
-        """Zeros and 1 / keep of this shape, whose first axis is the batch."""
+        """Zeros and 1 / keep of this shape, whose first axis is the batch or parts of its images."""
         B, columns = shape[0], shape[-1]
         rows = int(np.prod(shape[1:-1]))
-        row_key_BR = key_B.astype(ms.int64).reshape(B, 1) * rows + ops.arange(rows).astype(ms.int64)
+        row_key_BR = part_keys(key_B, B * rows).reshape(B, rows)
         row_BR1 = self.hash_row(row_key_BR).reshape(B, rows, 1)
         # An odd factor per column: the product is uniform over 64 bits, with two passes over the large mask.
         column_C = self.hash_column(ops.arange(columns).astype(ms.int64)) * 2 + 1
@@ -148,6 +165,51 @@ class Mlp(nn.Cell):
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
         hidden_BNF = self.drop1(self.act(self.fc1(x_BND)), key_B)
         return self.drop2(self.fc2(hidden_BNF), key_B)
+
+
+class PatchEmbed(nn.Cell):
+    """Image to patch tokens: ``(B, C, Y, X) -> (B, N, D)``."""
+
+    def __init__(self, image_size: int, in_channels: int, embed_dim: int, patch_size: int):
+        super().__init__()
+        if image_size % patch_size:
+            received = f"image_size {image_size}, patch_size {patch_size}"
+            raise ValueError(f"image_size must be a multiple of patch_size. Received: {received}")
+        self.image_size = image_size
+        self.num_patches = (image_size // patch_size) ** 2
+        self.proj = PatchConv2d(in_channels, embed_dim, patch_size)
+
+    def construct(self, image_BCYX: Tensor) -> Tensor:
+        assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
+        return self.proj(image_BCYX)
+
+
+class Block(nn.Cell):
+    """Pre-norm transformer block, the paper's eq. 2 and 3."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        *,
+        tanh_gelu: bool,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+        salt: int,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm(dim, 1e-6)
+        self.attn = Attention(dim, num_heads, True, attn_drop_rate, drop_rate, salt)
+        self.drop_path1 = DropPath(drop_path_rate, salt + 4)
+        self.norm2 = LayerNorm(dim, 1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu, drop_rate, salt + 6)
+        self.drop_path2 = DropPath(drop_path_rate, salt + 10)
+
+    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
+        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), key_B), key_B)
+        return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND), key_B), key_B)
 
 
 def group_by_prefix(net: nn.Cell, prefixes: list) -> list[list[str]]:

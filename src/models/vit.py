@@ -8,12 +8,11 @@ Shape letters: B batch, C image channels, Y X image rows and columns, N tokens, 
 
 from __future__ import annotations
 
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
-from src.models.kernels import Dense, LayerNorm, PatchConv2d
-from src.models.layers import Attention, Dropout, DropPath, Mlp, group_by_prefix
+from src.models.kernels import Dense, LayerNorm
+from src.models.layers import Block, Dropout, PatchEmbed, group_by_prefix, linear_rates
 
 # Table 1 of the paper; tiny and small are DeiT's, https://arxiv.org/abs/2012.12877 table 1.
 _TINY = dict(embed_dim=192, depth=12, num_heads=3, mlp_ratio=4.0)
@@ -51,53 +50,12 @@ ALIASES = {
 }
 
 
-class PatchEmbed(nn.Cell):
-    """Image to patch tokens: ``(B, C, Y, X) -> (B, N, D)``."""
-
-    def __init__(self, image_size: int, in_channels: int, embed_dim: int, patch_size: int):
-        super().__init__()
-        if image_size % patch_size:
-            received = f"image_size {image_size}, patch_size {patch_size}"
-            raise ValueError(f"image_size must be a multiple of patch_size. Received: {received}")
-        self.image_size = image_size
-        self.num_patches = (image_size // patch_size) ** 2
-        self.proj = PatchConv2d(in_channels, embed_dim, patch_size)
-
-    def construct(self, image_BCYX: Tensor) -> Tensor:
-        assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
-        return self.proj(image_BCYX)
-
-
-class Block(nn.Cell):
-    """Pre-norm transformer block, the paper's eq. 2 and 3."""
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        *,
-        tanh_gelu: bool,
-        drop_rate: float,
-        attn_drop_rate: float,
-        drop_path_rate: float,
-        salt: int,
-    ):
-        super().__init__()
-        self.norm1 = LayerNorm(dim, 1e-6)
-        self.attn = Attention(dim, num_heads, True, attn_drop_rate, drop_rate, salt)
-        self.drop_path1 = DropPath(drop_path_rate, salt + 4)
-        self.norm2 = LayerNorm(dim, 1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu, drop_rate, salt + 6)
-        self.drop_path2 = DropPath(drop_path_rate, salt + 10)
-
-    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
-        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), key_B), key_B)
-        return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND), key_B), key_B)
-
-
 class VisionTransformer(nn.Cell):
     """ViT classifier with a class token and learned position embeddings: ``(B, C, Y, X) -> (B, num_classes)``."""
+
+    block_class = Block
+    # Position embeddings besides those of the patches.
+    num_prefix_positions = 1
 
     def __init__(
         self,
@@ -118,26 +76,31 @@ class VisionTransformer(nn.Cell):
         super().__init__()
         self.patch_embed = PatchEmbed(image_size, in_channels, embed_dim, patch_size)
         self.cls_token = Parameter(initializer(Normal(1e-6), (1, 1, embed_dim)))
-        num_tokens = self.patch_embed.num_patches + 1
-        self.pos_embed = Parameter(initializer(TruncatedNormal(0.02), (1, num_tokens, embed_dim)))
+        num_positions = self.patch_embed.num_patches + self.num_prefix_positions
+        self.pos_embed = Parameter(initializer(TruncatedNormal(0.02), (1, num_positions, embed_dim)))
         self.pos_drop = Dropout(drop_rate, salt=0)
         self.blocks = nn.CellList(
             [
-                Block(
+                self.block_class(
                     embed_dim,
                     num_heads,
                     mlp_ratio,
                     tanh_gelu=compat == "zoo",
                     drop_rate=drop_rate,
                     attn_drop_rate=attn_drop_rate,
-                    drop_path_rate=float(rate),
+                    drop_path_rate=rate,
                     salt=16 * (index + 1),
                 )
-                for index, rate in enumerate(np.linspace(0, drop_path_rate, depth))
+                for index, rate in enumerate(self.drop_path_rates(drop_path_rate, depth))
             ]
         )
         self.norm = LayerNorm(embed_dim, 1e-6)
         self.head = Dense(embed_dim, num_classes)
+
+    @staticmethod
+    def drop_path_rates(last: float, depth: int) -> list[float]:
+        """Stochastic depth of each block."""
+        return linear_rates(last, depth)
 
     def embed(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Class token, patch tokens and positions: (B, N, D)."""
@@ -145,12 +108,16 @@ class VisionTransformer(nn.Cell):
         class_B1D = ops.tile(self.cls_token, (patch_BND.shape[0], 1, 1))
         return self.pos_drop(ops.concat((class_B1D, patch_BND), 1) + self.pos_embed, key_B)
 
-    def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
+    def encode(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
+        """Normalised tokens behind the last block: (B, N, D)."""
         x_BND = self.embed(image_BCYX, key_B)
         for block in self.blocks:
             x_BND = block(x_BND, key_B)
+        return self.norm(x_BND)
+
+    def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         # Every token is normalised, then one is picked: Lite 2.0 gets a norm of 2 to 7 rows wrong.
-        return self.head(self.norm(x_BND)[:, 0])
+        return self.head(self.encode(image_BCYX, key_B)[:, 0])
 
     def features(self, image_BCYX: Tensor) -> dict[str, Tensor]:
         """Named intermediates in timm's spelling: patch_embed, blocks.i and norm, each (B, N, D), then head."""

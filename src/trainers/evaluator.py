@@ -19,7 +19,7 @@ from src.errors import DataError, NumbersError
 from src.metrics import TopCounts, cross_entropy_sum, top_counts
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
-from src.weights.load import given_weights, load_weights
+from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 
 
@@ -38,6 +38,8 @@ def evaluate(net: nn.Cell, batches: EvalBatches, workers: int) -> EvalResult:
         NumbersError: a logit that is not finite.
     """
     counts, loss_sum = TopCounts(), 0.0
+    was_training = net.training
+    net.set_train(False)
     for batch in eval_iterator(batches, workers):
         real_B = ~batch.is_padding_B
         logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B]
@@ -46,6 +48,7 @@ def evaluate(net: nn.Cell, batches: EvalBatches, workers: int) -> EvalResult:
         label_B = batch.label_B[real_B]
         counts += top_counts(logits_BK, label_B)
         loss_sum += cross_entropy_sum(logits_BK, label_B)
+    net.set_train(was_training)
     return EvalResult(loss_sum / counts.total, counts)
 
 
@@ -69,7 +72,7 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     print(f"=> loading pretrained weights from '{weights}'")
-    print(load_weights(net, weights))
+    print(load_given_weights(net, model))
     batches = EvalBatches(images, EvalTransform.from_config(data, model.image_size), data.batch_size)
     print("=> begin eval")
     result = evaluate(net, batches, data.num_parallel_workers)

@@ -17,11 +17,13 @@ def smoothed_targets(label_B: np.ndarray, num_classes: int, smoothing: float) ->
 
 
 class SoftTargetCrossEntropy(nn.Cell):
-    """Mean over the batch of ``-sum(target * log_softmax(logits))``."""
+    """Mean over the batch of ``-sum(target * log_softmax(logits))``; of two heads, of their mean."""
 
     def __init__(self):
         super().__init__()
         self.log_softmax = nn.LogSoftmax(-1)
 
-    def construct(self, logits_BK: Tensor, target_BK: Tensor) -> Tensor:
+    def construct(self, logits_BK: Tensor | tuple[Tensor, Tensor], target_BK: Tensor) -> Tensor:
+        if isinstance(logits_BK, tuple):
+            logits_BK = (logits_BK[0] + logits_BK[1]) * 0.5
         return -ops.mean(ops.sum(target_BK * self.log_softmax(logits_BK), -1))

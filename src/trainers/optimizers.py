@@ -41,6 +41,8 @@ class AdamW(nn.Cell):
         self.moment2 = ParameterTuple([_zeros(f"moment2.{name}", weight) for name, weight in named])
         self.beta1, self.beta2 = config.beta
         self.adam = ops.Adam()
+        # A loop over hundreds of weights exceeds the compiler's depth of calls.
+        self.map = ops.HyperMap()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
         """What `construct` needs of one step, counted from 0: bias-corrected rate and epsilon, and the decay factor."""
@@ -50,15 +52,25 @@ class AdamW(nn.Cell):
         decay = 1.0 - learning_rate * self.config.weight_decay
         return np.array([rate, self.config.eps * correction2, decay], np.float32)
 
-    def construct(self, gradients: tuple[Tensor, ...], rates_3: Tensor) -> bool:
-        rate, epsilon, decay = rates_3[0], rates_3[1], rates_3[2]
-        for i in range(len(self.weights)):
-            weight = self.weights[i]
-            if self.is_decayed[i]:
-                ops.assign(weight, weight * decay)
-            self.adam(
-                weight, self.moment1[i], self.moment2[i], 0.0, 0.0, rate, self.beta1, self.beta2, epsilon, gradients[i]
-            )
+    def construct(self, gradients: tuple[Tensor, ...], rates_3: Tensor) -> tuple:
+        update = ops.partial(self.update, rates_3[0], rates_3[1], rates_3[2])
+        return self.map(update, self.is_decayed, self.weights, self.moment1, self.moment2, gradients)
+
+    def update(
+        self,
+        rate: Tensor,
+        epsilon: Tensor,
+        decay: Tensor,
+        is_decayed: bool,
+        weight: Parameter,
+        moment1: Parameter,
+        moment2: Parameter,
+        gradient: Tensor,
+    ) -> bool:
+        """One weight."""
+        if is_decayed:
+            ops.assign(weight, weight * decay)
+        self.adam(weight, moment1, moment2, 0.0, 0.0, rate, self.beta1, self.beta2, epsilon, gradient)
         return True
 
     def state(self) -> dict[str, Parameter]:

@@ -27,6 +27,8 @@ class TrainStep(nn.Cell):
         self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.weights)
         self.global_norm = GlobalNorm()
+        # A loop over hundreds of gradients exceeds the compiler's depth of calls.
+        self.map = ops.HyperMap()
         self.set_train(True)
 
     def forward(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor) -> Tensor:
@@ -39,6 +41,6 @@ class TrainStep(nn.Cell):
         if self.clip_norm is not None:
             # As torch.nn.utils.clip_grad_norm_, epsilon included.
             scale = ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
-            gradients = [gradient * scale for gradient in gradients]
+            gradients = self.map(ops.partial(ops.mul, scale), gradients)
         updated = self.optimizer(gradients, rates_3)
         return ops.depend(loss, updated), norm

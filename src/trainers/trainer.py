@@ -31,7 +31,7 @@ from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
 from src.trainers.optimizers import AdamW, split_by_decay
 from src.trainers.schedules import learning_rate
 from src.trainers.train_step import TrainStep
-from src.weights.load import load_weights
+from src.weights.load import load_given_weights
 from src.weights.read import read_tensors
 
 _RULER = "=" * 25
@@ -89,7 +89,7 @@ def train(config: Config) -> Path:
             trainer.restore(found)
         elif config.model.pretrained is not None:
             print(f"=> loading pretrained weights from '{config.model.pretrained}'")
-            print(load_weights(trainer.net, config.model.pretrained, reset_head=config.model.reset_head))
+            print(load_given_weights(trainer.net, config.model, reset_head=config.model.reset_head))
         done = folder.begin(found)
         if found is not None:
             print(f"=> resuming after epoch {done} from '{found}'")

@@ -1,24 +1,31 @@
-"""Which name a parameter of ours has in other codebases.
-
-Ours are the authors' names in MindSpore spelling, so that their files differ in the two words of a norm alone.
-"""
+"""What the tensors of a file are: wrapped, training state, without use, and by which source's names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 
 from mindspore import nn
 
-from src.models.kernels import LayerNorm
+from src.weights.authors_names import authors_namings, official_names, tnt_objection
+from src.weights.huggingface_names import huggingface_naming
+from src.weights.jax_names import jax_naming
+from src.weights.naming import Naming, origins_by_rules
+from src.weights.zoo_names import zoo_namings
 
-# Wrappers that training code puts around a network.
-_WRAPPERS = re.compile(r"^(?:(?:module|network|backbone|model)\.)+")
-# Optimizer state and counters in checkpoints of ours, of MindSpore and of the zoo.
+__all__ = ["detect_naming", "is_training_state", "is_unused", "namings", "official_names", "strip_wrappers"]
+
+# What training code puts around a network, and the trees that JAX files keep it in.
+_WRAPPERS = re.compile(r"^(?:(?:module|network|backbone|model|_orig_mod)\.)*(?:opt/target/|params/(?:img/)?)?")
+# Optimizer state and counters in checkpoints of ours, of MindSpore, of the zoo and of JAX.
 _NOT_WEIGHTS = re.compile(
-    r"^(?:adam_m|adam_v|moments|moment1|moment2|accum|ema|_ema_weights\w*)\."
+    r"^(?:adam_m|adam_v|moments|moment1|moment2|accum|ema|_ema_weights\w*)\.|^opt/(?!target/)"
     r"|^_ema_weights|^(?:global_step|learning_rate|scale_sense|current_iterator_step|last_overflow_iterator_step)$"
 )
+# Weights that published files hold and no network of ours has.
+_UNUSED = re.compile(r"pre_logits[./].+|outer_tokens|(?:vit\.|deit\.|)(?:pooler\.dense\..+|embeddings\.mask_token)")
 
 
 def strip_wrappers(name: str) -> str:
@@ -31,21 +38,22 @@ def is_training_state(name: str) -> bool:
     return _NOT_WEIGHTS.match(name) is not None
 
 
-def official_names(net: nn.Cell) -> dict[str, str]:
-    """The authors' name (torch spelling) -> ours, for each parameter of a network."""
-    norms = {name for name, cell in net.cells_and_names() if isinstance(cell, LayerNorm)}
-    table = {}
-    for ours, _ in net.parameters_and_names():
-        cell, _, leaf = ours.rpartition(".")
-        theirs = {"gamma": "weight", "beta": "bias"}[leaf] if cell in norms else leaf
-        table[f"{cell}.{theirs}" if cell else theirs] = ours
-    return table
+def is_unused(name: str) -> bool:
+    """Whether a tensor is a weight that published files hold and no network of ours has."""
+    return _UNUSED.fullmatch(name) is not None
 
 
-def detect_naming(source: Iterable[str], net: nn.Cell) -> tuple[str, dict[str, str]]:
-    """The naming that fits most names of a source: ("ours" or "official", source name -> our name)."""
+def namings(net: nn.Cell) -> list[Naming]:
+    """Every naming that is known for a network; ``ours`` is the first, ``official`` the second."""
+    ours = Naming("ours", origins_by_rules({name: name for name, _ in net.parameters_and_names()}, ()))
+    published = [naming for naming in (jax_naming(net), huggingface_naming(net)) if naming is not None]
+    known = [ours, *authors_namings(net), *zoo_namings(net), *published]
+    if "patch_pos" in ours.origins:
+        return [replace(naming, objection=partial(tnt_objection, net)) for naming in known]
+    return known
+
+
+def detect_naming(source: Iterable[str], net: nn.Cell) -> Naming:
+    """The naming that explains most names of a source, of equal ones the first."""
     source = set(source)
-    ours = {name: name for name, _ in net.parameters_and_names()}
-    candidates = {"ours": ours, "official": official_names(net)}
-    best = max(candidates, key=lambda naming: len(source & candidates[naming].keys()))
-    return best, candidates[best]
+    return max(namings(net), key=lambda naming: len(source & naming.known_names()))

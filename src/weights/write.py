@@ -1,4 +1,4 @@
-"""Weight files of ours."""
+"""Weight files of ours, written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TYPE_NAMES = {np.dtype(np.float32): "Float32", np.dtype(np.int32): "Int32", np.
 
 
 def write_ckpt(target: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a checkpoint that ``mindspore.load_checkpoint`` reads, as a whole or not at all.
+    """Write a checkpoint that ``mindspore.load_checkpoint`` reads.
 
     MindSpore's own writer removes the old file first, and leaves its temporary file behind when the disk is full.
 
@@ -33,3 +33,16 @@ def write_ckpt(target: Path, tensors: Mapping[str, np.ndarray]) -> None:
             value.tensor.tensor_content = np.ascontiguousarray(array).tobytes()
             # Messages that follow each other in a stream are read as one.
             stream.write(message.SerializeToString())
+
+
+def write_safetensors(target: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write a file that timm, Hugging Face and `read_tensors` read.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    with replacing(target) as temporary:
+        # Hugging Face refuses a file that does not say whose layout it has.
+        save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, temporary, {"format": "pt"})

@@ -13,7 +13,7 @@ from src.errors import UserError
 from tests.oracles import PROJECT
 
 _TINY = Case("tiny", "vit_tiny_patch16_224", 2, 16, 3, dict(patch_size=8, embed_dim=8, depth=1, num_heads=2))
-_REQUEST = {**_TINY.__dict__, "mode": "infer", "threads": 1}
+_REQUEST = {**_TINY.__dict__, "mode": "infer", "threads": 1, "formulation": "own"}
 
 # Answers as src.benchmark.peer_worker does; sleeps 1 ms a step.
 _PEER = """\
@@ -44,7 +44,7 @@ def stand_in(folder, extra: int = 0) -> str:
 
 @pytest.fixture
 def tiny_case(monkeypatch):
-    monkeypatch.setattr(runner, "chosen_cases", lambda names: [_TINY])
+    monkeypatch.setattr(runner, "chosen_cases", lambda names, peer: [_TINY])
     monkeypatch.setattr(runner, "find_peer_python", lambda given: given)
     monkeypatch.setattr(runner, "SECONDS_PER_TURN", 0.01)
 

@@ -22,7 +22,7 @@ def test_mode_and_flags():
         ([], "the first word says what is measured. Received: nothing. Known: infer, train"),
         (["--threads", "2"], "Received: --threads"),
         (["infer", "--threads", "0"], "--threads: must be greater than or equal to 1. Received: 0"),
-        (["infer", "--peer", "zoo"], "--peer: not one of the choices. Received: zoo. Known: timm"),
+        (["infer", "--peer", "jax"], "--peer: not one of the choices. Received: jax. Known: timm, zoo"),
         (["infer", "--thread", "2"], "--thread: no such flag. Known: --threads"),
     ],
 )

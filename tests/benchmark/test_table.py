@@ -53,13 +53,14 @@ def test_different_networks_are_not_compared():
 
 
 def test_cases_by_name():
-    assert chosen_cases("all") == list(CASES.values())
-    assert [case.name for case in chosen_cases("cct_7_3x1_32, vit_tiny_patch16_224")] == [
+    assert chosen_cases("all", "timm") == list(CASES.values())
+    assert [case.name for case in chosen_cases("all", "zoo")] == ["tnt_s_patch16_224"]
+    assert [case.name for case in chosen_cases("cct_7_3x1_32, vit_tiny_patch16_224", "timm")] == [
         "cct_7_3x1_32",
         "vit_tiny_patch16_224",
     ]
-    with pytest.raises(ConfigError, match=r"--arch: no such case. Received: vit_giant. Known: all, vit_tiny"):
-        chosen_cases("cct_7_3x1_32,vit_giant")
+    with pytest.raises(ConfigError, match=r"--arch: no such case for --peer timm. Received: vit_giant. Known: all"):
+        chosen_cases("cct_7_3x1_32,vit_giant", "timm")
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=lambda case: case.name)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from mindspore import Tensor, nn
 from numpy.lib.stride_tricks import sliding_window_view
 
-from src.models.convolution import Conv2d, MapLayout, MaxPool2d
+from src.models.convolution import Conv2d, DepthwiseConv2d, MapLayout, MaxPool2d, TokenConv2d
 from tests.models.forms import WeightedSum, build, check_forms
 
 # Float32 noise of sums over up to 150 terms of order 1.
@@ -42,6 +42,59 @@ def test_convolution(kernel_size, stride, sides):
     windows = sliding_window_view(padded, (kernel_size, kernel_size), (2, 3))[:, :, ::stride, ::stride]
     expected = tokens(np.einsum("bcyxij,ecij->beyx", windows, weight))
     check_forms(make, image_BCYX, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
+
+
+def test_convolution_with_a_bias():
+    def make():
+        return OnImages(Conv2d(3, 4, 7, 4, 3, has_bias=True))
+
+    image_BCYX = np.random.default_rng(3).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    weight, bias = (p.asnumpy().astype(np.float64) for p in parameters(build(make, "native"), "weight", "bias"))
+    windows = sliding_window_view(np.pad(image_BCYX, ((0, 0), (0, 0), (3, 3), (3, 3))), (7, 7), (2, 3))[:, :, ::4, ::4]
+    expected = tokens(np.einsum("bcyxij,ecij->beyx", windows, weight) + bias[:, None, None])
+    check_forms(make, image_BCYX, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
+
+
+def parameters(net: nn.Cell, *leaves: str) -> list:
+    """Parameters by the last part of their names."""
+    found = {name.rpartition(".")[2]: parameter for name, parameter in net.parameters_and_names()}
+    return [found[leaf] for leaf in leaves]
+
+
+@pytest.mark.parametrize(("patch_size", "side"), [(2, 4), (4, 8), (3, 3)])
+def test_convolution_of_tokens_in_patches(patch_size, side):
+    def make():
+        return TokenConv2d(5, 6, patch_size, side)
+
+    token_BND = np.random.default_rng(5).standard_normal((2, side * side, 5)).astype(np.float32)
+    weight, bias = (p.asnumpy().astype(np.float64) for p in parameters(build(make, "native"), "weight", "bias"))
+    n = side // patch_size
+    patch = token_BND.reshape(2, n, patch_size, n, patch_size, 5)
+    expected = np.einsum("byixjd,edij->byxe", patch, weight).reshape(2, n * n, 6) + bias
+    check_forms(make, token_BND, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
+
+
+def test_patches_that_do_not_fill_the_map_are_refused():
+    with pytest.raises(ValueError, match=r"multiple of its patches'\. Received: 7, 2"):
+        TokenConv2d(5, 6, 2, 7)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_depthwise_convolution(side):
+    def make():
+        return DepthwiseConv2d(6, side)
+
+    token_BND = np.random.default_rng(6).standard_normal((2, side * side, 6)).astype(np.float32)
+    weight, bias = (p.asnumpy().astype(np.float64) for p in parameters(build(make, "native"), "weight", "bias"))
+    padded = np.pad(token_BND.reshape(2, side, side, 6), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = sliding_window_view(padded, (3, 3), (1, 2))
+    expected = np.einsum("byxdij,dij->byxd", windows, weight[:, 0]).reshape(2, side * side, 6) + bias
+    if side == 1:
+        # Eight of the nine weights meet nothing but the border: their gradients are 0.
+        net = build(make, "composed")
+        np.testing.assert_allclose(net(Tensor(token_BND)).asnumpy(), expected, rtol=0, atol=VALUES)
+    else:
+        check_forms(make, token_BND, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
 
 
 def pooled(map_BDYX: np.ndarray, first: int) -> np.ndarray:

@@ -57,6 +57,15 @@ def test_drop_path_drops_or_scales_whole_images():
     np.testing.assert_allclose(factor_BND[kept_B], 1 / 0.7, rtol=1e-6)
 
 
+def test_parts_of_an_image_are_dropped_by_themselves():
+    ones_BD = np.ones((4 * 500, 3), np.float32)
+    kept = same(drop_path(), ones_BD, KEYS_B[:4]).reshape(4, 500, 3)[:, :, 0] > 0
+    assert np.abs(kept.mean(1) - 0.7).max() < 4 * (0.7 * 0.3 / 500) ** 0.5
+    assert len({row.tobytes() for row in kept}) == 4
+    # Each image's parts follow from its own key.
+    np.testing.assert_array_equal(same(drop_path(), ones_BD[:500], KEYS_B[2:3])[:, 0] > 0, kept[2])
+
+
 def test_drop_path_without_a_key_or_a_rate_is_nothing():
     branch_BND = normal(4, 2, 3)
     np.testing.assert_array_equal(drop_path()(Tensor(branch_BND)).asnumpy(), branch_BND)

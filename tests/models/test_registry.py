@@ -8,7 +8,7 @@ from mindspore.nn.utils import no_init_parameters
 from src.errors import ConfigError
 from src.models import ALIASES, MODELS, SIZE_ALIASES, build_configured_model, build_model, model_entry, resolved
 from src.schema import Config, DataConfig, ModelConfig
-from tests.networks import TINY_IMAGE_SIZE, official_shapes, tiny
+from tests.networks import FAMILIES, TINY_IMAGE_SIZE, official_shapes, tiny
 
 
 def shapes(*args, **kwargs) -> dict[str, tuple[int, ...]]:
@@ -26,6 +26,8 @@ def shapes(*args, **kwargs) -> dict[str, tuple[int, ...]]:
         ("ViT-H_14", "vit_huge_patch14_224"),
         ("testing", "vit_testing"),
         ("cct_14-7x2_imagenet", "cct_14_7x2_224"),
+        ("twins_pcpvt_small", "pcpvt_small_v0"),
+        ("twins_svt_large", "alt_gvt_large"),
     ],
 )
 def test_names_of_the_zoo(alias, arch):
@@ -41,13 +43,17 @@ def test_aliases_lead_to_models():
     ("arch", "image_size", "num_classes", "mean", "crop_pct"),
     [
         ("cct_7_3x1_32", 32, 10, 0.4914, 1.0),
-        ("cct_7_3x1_32_sine_c100", 32, 100, 0.4914, 1.0),
-        ("cct_7_7x2_224", 224, 102, 0.485, 0.9),
+        ("cct_7_3x1_32_sine_c100", 32, 100, 0.5071, 1.0),
+        ("cct_7_7x2_224", 224, 102, 0.4353, 1.0),
         ("cct_14_7x2_224", 224, 1000, 0.485, 0.9),
-        ("cct_14_7x2_384", 384, 1000, 0.485, 1.0),
-        ("cct_14_7x2_384_fl", 384, 102, 0.485, 1.0),
+        ("cct_14_7x2_384", 384, 1000, 0.485, 0.9),
+        ("cct_14_7x2_384_fl", 384, 102, 0.4353, 1.0),
         ("vit_base_patch16_224", 224, 1000, 0.5, 0.9),
         ("vit_base_patch16_384", 384, 1000, 0.5, 1.0),
+        ("deit_small_patch16_224", 224, 1000, 0.485, 0.9),
+        ("deit3_large_patch16_384", 384, 1000, 0.485, 1.0),
+        ("pcpvt_small_v0", 224, 1000, 0.485, 0.9),
+        ("tnt_b_patch16_224", 224, 1000, 0.5, 0.9),
     ],
 )
 def test_defaults_of_an_arch(arch, image_size, num_classes, mean, crop_pct):
@@ -92,9 +98,11 @@ def test_a_model_follows_its_config():
     [
         ("cct_7_3x1_23", {}, "arch: no such model. Received: cct_7_3x1_23. Known: cct_7_3x1_32"),
         ("resnet18", {}, "arch: no such model. Received: resnet18. Known: "),
-        ("deit_small_patch16_224", {}, "arch: this family is not built yet. Received: deit_small_patch16_224"),
-        ("twins_pcpvt_small", {}, "arch: this family is not built yet"),
-        ("tnt_b_patch16_224", {}, "arch: this family is not built yet"),
+        (
+            "deit_small_patch16_225",
+            {},
+            "arch: no such model. Received: deit_small_patch16_225. Known: deit_small_patch",
+        ),
         ("vit_tiny_patch16_224", {"compat": "torch"}, "compat: unknown numerics. Received: torch. Known: official"),
         ("vit_tiny_patch16_224", {"kernel_size": 3}, "kernel_size: vit has no such size. Received: 3"),
         ("vit_tiny_patch16_224", {"num_heads": 5}, "model: dim must be a multiple of num_heads. Received: dim 192"),
@@ -102,6 +110,20 @@ def test_a_model_follows_its_config():
         ("vit_tiny_patch16_224", {"drop_path_rate": 1.0}, "model: drop_path_rate must be at least 0 and below 1"),
         ("cct_2_3x2_32", {"positional_embedding": "none"}, "model: positional_embedding must be learnable or sine"),
         ("cct_2_3x2_32", {"patch_size": 4}, "patch_size: cct has no such size. Received: 4"),
+        ("pcpvt_small_v0", {"image_size": 100}, "model: image_size must be a multiple of 32. Received: 100"),
+        (
+            "pcpvt_small_v0",
+            {"depths": (1, 1)},
+            "model: embed_dims must have as many entries as depths, 2. Received: (64",
+        ),
+        (
+            "pcpvt_small_v0",
+            {"num_heads": (1, 2, 3, 8)},
+            "model: dim must be a multiple of num_heads. Received: dim 320",
+        ),
+        ("alt_gvt_small", {"depth": 2}, "depth: twins has no such size. Received: 2. Known: "),
+        ("tnt_s_patch16_224", {"patch_size": 14}, "model: image_size must be a multiple of patch_size, and that of 4."),
+        ("deit_tiny_patch16_224", {"inner_dim": 2}, "inner_dim: deit has no such size"),
     ],
 )
 def test_wrong_requests(arch, sizes, words):
@@ -110,7 +132,7 @@ def test_wrong_requests(arch, sizes, words):
     assert str(caught.value).startswith(words)
 
 
-@pytest.mark.parametrize("family", ["vit", "cct"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_layer_groups_hold_every_parameter_once_in_order(family):
     net = tiny(family)
     groups = net.layer_groups()
@@ -120,7 +142,7 @@ def test_layer_groups_hold_every_parameter_once_in_order(family):
     assert len(groups) == 2 + 2
     assert all(groups)
     assert any(name.startswith(net.head_prefixes()) for name in groups[-1])
-    assert net.no_weight_decay() <= set(groups[0])
+    assert net.no_weight_decay() <= {name for group in groups[:-1] for name in group}
 
 
 def test_another_image_size_is_an_error_not_a_result():

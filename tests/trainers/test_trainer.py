@@ -161,6 +161,11 @@ def test_pretrained_weights_start_a_run(whole_run, data, tmp_path, capsys):
     assert f"=> loading pretrained weights from '{weights}'" in capsys.readouterr().out
 
 
+def test_two_heads_train_together_and_are_evaluated_by_their_mean(data, tmp_path):
+    train(small_run.config(data, tmp_path, arch="deit_tiny_distilled_patch16_224", epochs=2))
+    assert [row["val_images"] for row in history(tmp_path / "ckpt_0")] == [small_run.NUM_VAL] * 2
+
+
 def test_operator_by_operator_gives_the_same_numbers(data, tmp_path):
     import mindspore as ms
 

@@ -2,22 +2,19 @@
 
 import contextlib
 import os
-import zipfile
-from collections import OrderedDict
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save
 
 from src.errors import ModelFileError
 from src.weights.read import read_tensors
-from src.weights.write import write_ckpt
 from tests.oracles import ORACLES, requires_oracles
-from tests.weights.files import call, ckpt_bytes, torch_bytes, write_file
+from tests.weights.files import WRITERS, write_file
 
 RANDOM = np.random.default_rng(0)
 TENSORS = {
@@ -27,7 +24,9 @@ TENSORS = {
     "step": np.array(7, np.int64),
     "half": RANDOM.normal(size=(3, 2)).astype(np.float16),
 }
-WRITERS = {".ckpt": ckpt_bytes, ".safetensors": save, ".pth": torch_bytes}
+CONTENTS = {name: write(TENSORS) for name, write in WRITERS.items()}
+# Only a checkpoint has places between tensors, and only these two have checksums.
+CHECKED = ("net.pth", "net.npz")
 
 
 def assert_equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray] = TENSORS) -> None:
@@ -39,103 +38,136 @@ def assert_equal(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray] = TE
 
 
 @pytest.fixture(params=WRITERS)
-def suffix(request) -> str:
+def name(request) -> str:
     return request.param
 
 
-def test_every_kind_of_file(suffix):
-    assert_equal(read_tensors(write_file(f"net{suffix}", WRITERS[suffix](TENSORS))))
+def test_every_kind_of_file(name):
+    tensors = read_tensors(write_file(name, CONTENTS[name]))
+    assert_equal(tensors)
+    assert list(tensors) == list(TENSORS) or name == "net.safetensors"
+    assert all(array.flags.c_contiguous and array.dtype.isnative for array in tensors.values())
 
 
-def test_arrays_are_the_readers_own(suffix):
-    path = write_file(f"net{suffix}", WRITERS[suffix](TENSORS))
+def test_arrays_are_the_readers_own(name):
+    path = write_file(name, CONTENTS[name])
     tensors = read_tensors(path)
-    tensors["head.weight"] += 1
+    for array in tensors.values():
+        array += 1
     assert_equal(read_tensors(path))
 
 
-def test_checkpoints_of_mindspore_itself():
-    named = [{"name": name, "data": ms.Tensor(array)} for name, array in TENSORS.items()]
-    ms.save_checkpoint(named, "net.ckpt")
-    assert_equal(read_tensors(Path("net.ckpt")))
+@pytest.mark.parametrize("alias", ["net.pt", "net.bin", "net.th", "net.tar", "net.pth.tar"])
+def test_names_of_torch_files(alias):
+    assert_equal(read_tensors(write_file(alias, CONTENTS["net.pth"])))
+    assert_equal(read_tensors(write_file(alias, CONTENTS["legacy.pth.tar"])))
 
 
-def test_mindspore_reads_what_is_written_here():
-    floats = {name: array for name, array in TENSORS.items() if array.dtype == np.float32}
-    write_ckpt(Path("net.ckpt"), floats)
-    assert_equal({name: tensor.asnumpy() for name, tensor in ms.load_checkpoint("net.ckpt").items()}, floats)
-    assert_equal(read_tensors(Path("net.ckpt")), floats)
-
-
-def test_large_tensors_in_slices():
-    assert_equal(read_tensors(write_file("net.ckpt", ckpt_bytes(TENSORS, slices=3))))
-
-
-@pytest.mark.parametrize("key", ["model", "state_dict", "model_ema", "state_dict_ema"])
-def test_torch_wrappers(key):
-    tree = {"epoch": 7, "arch": "vit", key: OrderedDict(TENSORS), "optimizer": {"state": {}, "lr": 0.1}}
-    assert_equal(read_tensors(write_file("net.pth", torch_bytes(tree))))
-
-
-def test_torch_strides():
-    transposed = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4).T}
-    assert not transposed["weight"].flags.c_contiguous
-    assert_equal(read_tensors(write_file("net.pth", torch_bytes(transposed))), transposed)
+# ---------------------------------------------------------------------------------------------------------------------
+# Files of the libraries themselves
 
 
 @requires_oracles
 def test_files_of_torch_itself():
+    folders = [path.parent for path in ORACLES.glob("models/*/weights.pth")]
+    assert folders
+    for folder in folders:
+        theirs = read_tensors(folder / "weights.safetensors")
+        assert_equal(read_tensors(folder / "weights.pth"), theirs)
+
+
+@requires_oracles
+def test_other_containers_of_the_same_weights():
     folder = ORACLES / "models" / "cct_2_3x2_32"
     theirs = read_tensors(folder / "weights.safetensors")
-    assert_equal(read_tensors(folder / "weights.pth"), theirs)
-    # Published as .pth.tar: {'state_dict': {'module.…': …}, 'epoch': 7, …}.
-    wrapped = read_tensors(write_file("wrapped.pth", (folder / "weights_ddp_wrapped.pth.tar").read_bytes()))
+    assert_equal(read_tensors(folder / "weights_legacy.pth"), theirs)
+    # {'state_dict': {'module.…': …}, 'epoch': 7, …}.
+    wrapped = read_tensors(folder / "weights_ddp_wrapped.pth.tar")
     assert_equal({name.removeprefix("module."): array for name, array in wrapped.items()}, theirs)
-    with pytest.raises(ModelFileError, match=r"of torch before 1\.6, whose format is not read yet"):
-        read_tensors(folder / "weights_legacy.pth")
+
+
+@requires_oracles
+def test_other_names_of_the_same_weights():
+    folder = ORACLES / "models" / "tnt_s_w96_d2"
+    official = read_tensors(folder / "weights_official_names.pth")
+    theirs = read_tensors(folder / "weights.pth")
+    assert official["inner_pos"].shape == (1, 16, 24)
+    assert np.array_equal(official["cls_token"], theirs["cls_token"])
+
+
+@requires_oracles
+def test_files_of_jax():
+    paths = list(ORACLES.glob("jax/*/weights.npz"))
+    assert paths
+    for path in paths:
+        with np.load(path) as archive:
+            assert_equal(read_tensors(path), dict(archive))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Nothing is executed
-
-
-@pytest.mark.parametrize(
-    "evil",
-    [
-        call("os", "system", "touch executed"),
-        call("posix", "system", "touch executed"),
-        call("builtins", "eval", "open('executed', 'w')"),
-        call("subprocess", "run", ["touch", "executed"]),
-        call("torch", "load", "executed"),
-        call("numpy.core.multiarray", "scalar", "executed"),
-    ],
-)
-@pytest.mark.parametrize("place", ["value", "beside", "root"])
-def test_a_pickle_is_refused_not_run(evil, place, monkeypatch):
-    monkeypatch.setattr(os, "system", lambda _: pytest.fail("was executed"))
-    tree = {"value": {"head.weight": evil}, "beside": {"model": dict(TENSORS), "args": evil}, "root": evil}[place]
-    with pytest.raises(ModelFileError, match=r"holds an object that is not a tensor and is not loaded. Received: "):
-        read_tensors(write_file("net.pth", torch_bytes(tree)))
-    assert not Path("executed").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Damage
+# No weight file
 
 
 def test_no_file_and_unknown_kinds():
     with pytest.raises(ModelFileError, match=r"^none.ckpt: no such file$") as caught:
         read_tensors(Path("none.ckpt"))
     assert caught.value.exit_code == 4
-    for name in ("net.onnx", "net", "net.bin"):
-        with pytest.raises(ModelFileError, match=rf"^{name}: unknown kind of weight file. Received: "):
-            read_tensors(write_file(name, b"x"))
+    for unknown in ("net.onnx", "net", "net.npy"):
+        with pytest.raises(ModelFileError, match=rf"^{unknown}: unknown kind of weight file. Received: ") as caught:
+            read_tensors(write_file(unknown, b"x"))
+        assert all(suffix in str(caught.value) for suffix in (".ckpt", ".safetensors", ".npz", ".pth", ".bin"))
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"hello world" * 10, bytes(range(256))])
-def test_something_else_under_a_known_suffix(suffix, content):
-    with pytest.raises(ModelFileError, match=rf"^net{suffix}: "):
-        read_tensors(write_file(f"net{suffix}", content))
+def test_something_that_is_no_file(name):
+    Path(name).mkdir()
+    with pytest.raises(ModelFileError, match=rf"^{name}: is a folder and not a weight file$"):
+        read_tensors(Path(name))
+    os.mkfifo("pipe.ckpt")
+    with pytest.raises(ModelFileError, match=r"^pipe.ckpt: is not a regular file$"):
+        read_tensors(Path("pipe.ckpt"))
+    with pytest.raises(ModelFileError, match=r"cannot be read: not a directory$"):
+        read_tensors(write_file("file", b"") / name)
+
+
+def failing(error: Exception) -> Callable:
+    def open_or_read(*_: object, **__: object) -> None:
+        raise error
+
+    return open_or_read
+
+
+def test_a_file_that_cannot_be_read_or_held(name, monkeypatch):
+    path = write_file(name, b"x")
+    monkeypatch.setattr(Path, "open", failing(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr("zipfile.ZipFile", failing(PermissionError(13, "Permission denied")))
+    with pytest.raises(ModelFileError, match=rf"^{name}: cannot be read: permission denied$"):
+        read_tensors(path)
+    monkeypatch.setattr(Path, "open", failing(MemoryError()))
+    monkeypatch.setattr("zipfile.ZipFile", failing(MemoryError()))
+    with pytest.raises(ModelFileError, match=rf"^{name}: does not fit into memory$"):
+        read_tensors(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Damage
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"hello world" * 10, bytes(range(256)), b"PK\x03\x04", b"\n\xff" * 9])
+def test_something_else_under_a_known_suffix(name, content):
+    with pytest.raises(ModelFileError, match=rf"^{name}: [^\n]+$"):
+        read_tensors(write_file(name, content))
+
+
+def test_one_format_under_the_name_of_another(name):
+    for other in WRITERS.keys() - {name}:
+        if {name, other} != {"net.pth", "legacy.pth.tar"}:
+            with pytest.raises(ModelFileError, match=rf"^{name}: [^\n]+$"):
+                read_tensors(write_file(name, CONTENTS[other]))
+
+
+def test_a_file_without_tensors(name):
+    with pytest.raises(ModelFileError, match=rf"^{name}: holds no tensors$"):
+        read_tensors(write_file(name, WRITERS[name]({})))
 
 
 def is_subset(ours: dict[str, np.ndarray]) -> bool:
@@ -150,70 +182,50 @@ def read_or_refuse(name: str, content: bytes) -> dict[str, np.ndarray] | None:
     return None
 
 
-def test_cut_anywhere(suffix):
-    content = WRITERS[suffix](TENSORS)
+def test_cut_anywhere(name):
+    content = CONTENTS[name]
     lengths = range(0, len(content), max(1, len(content) // 150))
-    readable = [ours for ours in (read_or_refuse(f"net{suffix}", content[:n]) for n in lengths) if ours is not None]
+    readable = [ours for ours in (read_or_refuse(name, content[:n]) for n in lengths) if ours is not None]
     assert all(is_subset(ours) and len(ours) < len(TENSORS) for ours in readable)
-    # Only a checkpoint has places between tensors.
-    assert len(readable) <= (len(TENSORS) if suffix == ".ckpt" else 0)
+    assert len(readable) <= (len(TENSORS) if name == "net.ckpt" else 0)
 
 
 @pytest.mark.parametrize("bad", [0, 3, 255])
-def test_any_byte_changed_is_refused_or_readable(suffix, bad):
-    content = WRITERS[suffix](TENSORS)
+def test_any_byte_changed_is_refused_or_readable(name, bad):
+    content = CONTENTS[name]
     for place in range(0, len(content), max(1, len(content) // 150)):
-        ours = read_or_refuse(f"net{suffix}", content[:place] + bytes([bad]) + content[place + 1 :])
+        ours = read_or_refuse(name, content[:place] + bytes([bad]) + content[place + 1 :])
         assert ours is None or all(isinstance(array, np.ndarray) for array in ours.values())
 
 
-@given(st.lists(st.integers(-(2**40), 2**40), max_size=4), st.binary(max_size=64))
-def test_dims_that_do_not_fit_the_data(dims, content):
-    from mindspore.train.checkpoint_pb2 import Checkpoint
-
-    message = Checkpoint()
-    value = message.value.add()
-    value.tag = "weight"
-    value.tensor.dims.extend(dims)
-    value.tensor.tensor_type = "Float32"
-    value.tensor.tensor_content = content
-    path = write_file("net.ckpt", message.SerializeToString())
-    shape = () if dims == [0] else tuple(dims)
-    fits = min(shape, default=1) >= 0 and int(np.prod(shape, dtype=object)) * 4 == len(content)
-    if fits:
-        assert read_tensors(path)["weight"].shape == shape
-    else:
-        with pytest.raises(ModelFileError, match=r"^net.ckpt: is damaged: tensor weight of shape"):
-            read_tensors(path)
+@pytest.mark.parametrize("kind", WRITERS)
+@given(data=st.data())
+def test_any_bytes_changed_inserted_or_lost(kind, data):
+    content = bytearray(CONTENTS[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        content[start : start + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    ours = read_or_refuse(kind, bytes(content))
+    assert ours is None or all(isinstance(array, np.ndarray) for array in ours.values())
+    # A member that is lost from the list at the end is found by its missing name.
+    assert (
+        ours is None
+        or kind not in CHECKED
+        or all(np.array_equal(array, TENSORS[name]) for name, array in ours.items() if name in TENSORS)
+    )
 
 
-def test_unknown_type_of_a_checkpoint_tensor():
-    content = ckpt_bytes({"weight": np.ones(2, np.float32)}).replace(b"Float32", b"Float31")
-    with pytest.raises(ModelFileError, match=r"tensor weight has an unknown type. Received: Float31"):
-        read_tensors(write_file("net.ckpt", content))
+@pytest.mark.parametrize("kind", WRITERS)
+@given(content=st.binary(max_size=300))
+def test_random_bytes(kind, content):
+    beginnings = {"net.npz": b"PK\x03\x04", "net.pth": b"PK\x03\x04", "net.ckpt": b"\n"}
+    for beginning in (b"", beginnings.get(kind, CONTENTS[kind][:15])):
+        assert read_or_refuse(kind, beginning + content) is None or kind == "net.ckpt"
 
 
-def test_a_torch_storage_that_is_too_short():
-    content = torch_bytes({"weight": np.ones((3, 4), np.float32)})
-    with zipfile.ZipFile(write_file("net.pth", content)) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    entries["net/data/0"] = entries["net/data/0"][:-4]
-    with zipfile.ZipFile("short.pth", "w") as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    with pytest.raises(ModelFileError, match=r"is damaged: tensor storage 0 of shape \(12,\) needs 48 bytes"):
-        read_tensors(Path("short.pth"))
-
-
-def test_a_torch_tensor_that_reaches_beyond_its_storage():
-    weight = np.ones((3, 4), np.float32)
-    wide = np.lib.stride_tricks.as_strided(weight, (3, 4), (64, 4), writeable=False)
-    with pytest.raises(ModelFileError, match=r"is damaged: a tensor reaches beyond its storage"):
-        read_tensors(write_file("net.pth", torch_bytes({"weight": wide})))
-
-
-def test_a_file_without_tensors(suffix):
-    with pytest.raises(ModelFileError, match=rf"^net{suffix}: "):
-        read_tensors(write_file(f"net{suffix}", WRITERS[suffix]({})))
-    with pytest.raises(ModelFileError, match="must hold a dictionary of tensors"):
-        read_tensors(write_file("net.pth", torch_bytes([1, 2])))
+def test_errors_are_one_line(name):
+    content = CONTENTS[name].replace(b"head.weight", b"head\nweight")
+    with pytest.raises(ModelFileError) as caught:
+        read_tensors(write_file(name, content[:-1]))
+    assert len(caught.value.lines) == 1
+    assert re.fullmatch(rf"{name}: [^\n]+", caught.value.lines[0])
