@@ -15,13 +15,14 @@ from mindspore import Tensor, nn, ops
 
 from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d, SoftmaxAttention
 
-_ODD_A = 0x9E3779B97F4A7C15 - (1 << 64)
-_ODD_B = 0xBF58476D1CE4E5B9 - (1 << 64)
+_ODD_A = 0x9E3779B97F4A7C15
+_ODD_B = 0xBF58476D1CE4E5B9
+_ODD_C = 0x94D049BB133111EB
 
 
-def exact_pair(first: int, second: int) -> Tensor:
-    """Two constants of 64 bits; a slice of one is exact, where a fused kernel would hold a number in float32."""
-    return Tensor(np.array([first, second], np.int64))
+def exact(*values: int) -> Tensor:
+    """Two or more constants modulo 2^64; a slice of one is exact, where a fused kernel holds a number in float32."""
+    return Tensor(np.array([value % (1 << 64) for value in values], np.uint64).view(np.int64))
 
 
 class HashIntegers(nn.Cell):
@@ -29,12 +30,12 @@ class HashIntegers(nn.Cell):
 
     def __init__(self, salt: int):
         super().__init__()
-        self.salt = salt
-        self.factor_2 = exact_pair(_ODD_A, _ODD_B)
+        # Offsets of the salts lie far apart: next to each other, layers would have the same masks a few rows apart.
+        self.constant_3 = exact(salt * _ODD_C, _ODD_A, _ODD_B)
 
     def construct(self, key: Tensor) -> Tensor:
-        mixed = _fold((key + self.salt) * self.factor_2[:1], 31)
-        return _fold(mixed * self.factor_2[1:], 29)
+        mixed = _fold((key + self.constant_3[:1]) * self.constant_3[1:2], 31)
+        return _fold(mixed * self.constant_3[2:], 29)
 
 
 def _fold(x: Tensor, shift: int) -> Tensor:
@@ -46,7 +47,7 @@ def _fold(x: Tensor, shift: int) -> Tensor:
 def thresholds(drop_rate: float) -> Tensor:
     """A uniform signed 64-bit integer lies below the first with probability ``drop_rate``; the second is the same."""
     value = round(drop_rate * 2.0**64) - (1 << 63)
-    return exact_pair(value, value)
+    return exact(value, value)
 
 
 def part_keys(key_B: Tensor, count: int) -> Tensor:

@@ -19,7 +19,8 @@ def same(net: nn.Cell, *inputs: np.ndarray) -> np.ndarray:
 
 def test_hash_is_the_one_that_numpy_computes():
     # Checkpoints are resumed on other machines: the masks must be the same there.
-    mixed_B = (KEYS_B.astype(np.uint64) + np.uint64(5)) * np.uint64(0x9E3779B97F4A7C15)
+    salt = np.uint64(5 * 0x94D049BB133111EB % 2**64)
+    mixed_B = (KEYS_B.astype(np.uint64) + salt) * np.uint64(0x9E3779B97F4A7C15)
     mixed_B = (mixed_B ^ (mixed_B >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed_B = mixed_B ^ (mixed_B >> np.uint64(29))
     np.testing.assert_array_equal(same(HashIntegers(5), KEYS_B.astype(np.int64)), mixed_B.astype(np.int64))
@@ -31,6 +32,11 @@ def test_hash_uses_all_64_bits_for_keys_in_a_row():
     bit_BC = (value_B[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     # Five deviations for the worst of 64 bits.
     assert np.abs(bit_BC.mean(0) - 0.5).max() < 5 * 0.5 / NUM_KEYS**0.5
+
+
+def test_salts_give_hashes_that_are_no_shifts_of_each_other():
+    rows = [same(HashIntegers(salt), np.arange(5000)) for salt in (0, 1, 16, 17)]
+    assert len(np.unique(rows)) == 4 * 5000
 
 
 # ---------------------------------------------------------------------------------------------------------------------
