@@ -51,8 +51,8 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
-class ModelConfig(Section):
-    """The network and where its weights come from. An empty size is the arch's own."""
+class NetworkConfig(Section):
+    """Which network, and where its weights come from."""
 
     arch: str = Field("cct_7_3x1_32", description="model name, see README for the list")
     num_classes: or_none(Count) = Field(None, description="outputs of the head")
@@ -62,6 +62,11 @@ class ModelConfig(Section):
     pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
     reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
     resample_patches: bool = Field(False, description="resample the patch embedding of weights with another patch size")
+
+
+class ModelConfig(NetworkConfig):
+    """The network and its sizes. An empty size is the arch's own."""
+
     embed_dim: or_none(Count) = Field(None, description="width of a token")
     depth: or_none(Count) = Field(None, description="number of blocks")
     num_heads: or_none(Count) = Field(None, description="attention heads")
@@ -84,17 +89,8 @@ class ModelConfig(Section):
 
     def sizes(self) -> dict[str, object]:
         """The overridden sizes, as `build_model` takes them."""
-        outside = {
-            "arch",
-            "num_classes",
-            "image_size",
-            "in_channels",
-            "compat",
-            "pretrained",
-            "reset_head",
-            "resample_patches",
-        }
-        return {k: v for k, v in self.model_dump().items() if k not in outside and v is not None}
+        given = self.model_dump(exclude=set(NetworkConfig.model_fields))
+        return {key: value for key, value in given.items() if value is not None}
 
 
 class DataConfig(Section):

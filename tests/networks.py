@@ -11,8 +11,8 @@ from mindspore import Tensor, nn, ops
 from src.models import build_model
 from src.models.kernels import kernel_form
 from src.trainers.losses import SoftTargetCrossEntropy
+from src.weights.authors_names import official_names
 from src.weights.load import load_weights
-from src.weights.names import official_names
 from tests import recipe
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -9,7 +9,7 @@ from src.schema import OptimConfig
 from src.trainers.losses import SoftTargetCrossEntropy
 from src.trainers.optimizers import AdamW, split_by_decay
 from src.trainers.train_step import TrainStep
-from src.weights.names import official_names
+from src.weights.authors_names import official_names
 from tests import recipe
 from tests.networks import CCT, DEIT3, NO_DROPS, REFERENCES, SVT, TINY_IMAGE_SIZE, fill, tiny, values
 

@@ -1,6 +1,6 @@
 """TNT as the model zoo computes it: three projections, convolution on unfolded patches, MindSpore's own operators.
 
-Kept for comparison alone. Shape letters: B batch, T tokens, D width, H heads, K width of one head.
+Kept for comparison alone. Shape letters: B batch, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ from typing import Any
 from mindspore import Tensor, nn
 
 from src.models import build_model
-from src.models.kernels import Dense, SoftmaxAttention, kernel_form
+from src.models.kernels import Dense, kernel_form
+from src.models.layers import MultiHeadAttention
 
 
-class SplitAttention(nn.Cell):
+class SplitAttention(MultiHeadAttention):
     """Self-attention with a matrix each for queries, keys and values."""
 
     def __init__(self, dim: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads, attn_drop_rate=0.0, drop_rate=0.0, salt=0)
         self.q, self.k, self.v = (Dense(dim, dim, has_bias=False) for _ in range(3))
-        self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
         self.proj = Dense(dim, dim)
 
-    def heads(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, K)."""
-        B, T, D = x_BTD.shape
-        return x_BTD.reshape(B, T, self.num_heads, D // self.num_heads).transpose(0, 2, 1, 3)
-
     def construct(self, x_BTD: Tensor, key_B: Tensor | None = None) -> Tensor:
-        out_BHTK = self.attention(*(self.heads(project(x_BTD)) for project in (self.q, self.k, self.v)))
-        return self.proj(out_BHTK.transpose(0, 2, 1, 3).reshape(x_BTD.shape))
+        return self.attend(self.q(x_BTD), self.k(x_BTD), self.v(x_BTD), key_B)
 
 
 def build_zoo_tnt(arch: str, **sizes: Any) -> nn.Cell:

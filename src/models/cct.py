@@ -16,7 +16,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.models.convolution import Conv2d, MapLayout, MaxPool2d
 from src.models.kernels import Dense, Gelu, LayerNorm
-from src.models.layers import Attention, Dropout, DropPath, group_by_prefix, linear_rates
+from src.models.layers import Attention, Dropout, DropPath, attention_products, group_by_prefix, linear_rates
 
 # Table 1 of the paper and the authors' factories; the rates are the same in all of them.
 _RATES = dict(drop_rate=0.0, attn_drop_rate=0.1, drop_path_rate=0.1)
@@ -77,13 +77,17 @@ class Tokenizer(nn.Cell):
         )
         self.layout = MapLayout()
 
+    def conv_sides(self, image_size: int) -> list[int]:
+        """Side of each convolution's map."""
+        sides, side = [], image_size
+        for _ in self.conv_layers:
+            sides.append((side + 2 * self.padding - self.kernel_size) // self.stride + 1)
+            side = (sides[-1] + 1) // 2
+        return sides
+
     def num_tokens(self, image_size: int) -> int:
         """Tokens that a square image gives."""
-        side = image_size
-        for _ in self.conv_layers:
-            side = (side + 2 * self.padding - self.kernel_size) // self.stride + 1
-            side = (side + 1) // 2
-        return side * side
+        return ((self.conv_sides(image_size)[-1] + 1) // 2) ** 2
 
     def construct(self, image_BCYX: Tensor) -> Tensor:
         feature_map = self.layout.from_image(image_BCYX)
@@ -240,6 +244,15 @@ class CompactConvolutionalTransformer(nn.Cell):
         named["classifier.norm"] = x_BND = self.classifier.norm(x_BND)
         named["classifier.fc"] = self.classifier.fc(self.classifier.pool(x_BND))
         return named
+
+    def applications(self) -> tuple[dict[str, int], int]:
+        """How often an image meets each weight, by the start of its name; multiply-accumulates of attention beside."""
+        _, N, D = self.classifier.positional_emb.shape
+        places = {"classifier.(blocks|attention_pool)": N, "classifier.fc": 1}
+        for index, side in enumerate(self.tokenizer.conv_sides(self.image_size)):
+            places[f"tokenizer.conv_layers.{index}"] = side * side
+        # Sequence pooling is one query of one head.
+        return places, len(self.classifier.blocks) * attention_products(N, N, D) + N * D
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of two or more dimensions that are not decayed either."""

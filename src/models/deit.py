@@ -49,6 +49,7 @@ class DistilledVisionTransformer(VisionTransformer):
     ``(B, C, Y, X) -> (B, K)``: the mean of both heads' logits; in training the pair of them, class first.
     """
 
+    num_prefix_tokens = 2
     num_prefix_positions = 2
 
     def __init__(self, *, num_classes: int, embed_dim: int, **sizes):
@@ -105,8 +106,8 @@ class LayerScale(nn.Cell):
 class LayerScaleBlock(Block):
     """ViT's block with scaled branches."""
 
-    def __init__(self, dim: int, *arguments, **rates):
-        super().__init__(dim, *arguments, **rates)
+    def __init__(self, attn: nn.Cell, dim: int, mlp_ratio: float, **rates):
+        super().__init__(attn, dim, mlp_ratio, **rates)
         self.ls1, self.ls2 = LayerScale(dim), LayerScale(dim)
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """Layers that two or more model families share.
 
-Shape letters: B batch, N tokens, D width, H heads, K width of one head, F hidden width of the MLP.
+Shape letters: B batch, N tokens, M tokens that are attended to, D width, H heads, K width of one head, F hidden width
+of the MLP.
 
 Random layers draw from no generator: ``key_B`` holds one random integer in [0, 2^31) per image of this step, and a mask
 is a hash of that key, the layer's salt and the element's place. So a mask depends on (seed, step, position of the image
@@ -122,34 +123,47 @@ def check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name} must be at least 0 and below 1. Received: {rate}")
 
 
-class Attention(nn.Cell):
-    """Multi-head self-attention with one fused projection; parameters ``qkv.*`` (3D, D) and ``proj.*`` (D, D)."""
+class MultiHeadAttention(nn.Cell):
+    """Attention behind its projections. A subclass makes those, and ``proj`` (D, D) for the result of all heads."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop_rate: float, drop_rate: float, salt: int):
+    def __init__(self, dim: int, num_heads: int, attn_drop_rate: float, drop_rate: float, salt: int):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads. Received: dim {dim}, num_heads {num_heads}")
         self.num_heads = num_heads
-        self.qkv = Dense(dim, 3 * dim, qkv_bias)
         self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
         self.attn_drop = Dropout(attn_drop_rate, salt)
-        self.proj = Dense(dim, dim)
         self.proj_drop = Dropout(drop_rate, salt + 2)
+
+    def heads(self, x_BND: Tensor) -> Tensor:
+        """(B, N, D) -> (B, H, N, K)."""
+        B, N, D = x_BND.shape
+        return x_BND.reshape(B, N, self.num_heads, D // self.num_heads).transpose(0, 2, 1, 3)
+
+    def attend(self, q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, key_B: Tensor | None) -> Tensor:
+        """Result for each query: (B, N, D)."""
+        B, N, D = q_BND.shape
+        q_BHNK, k_BHMK, v_BHMK = self.heads(q_BND), self.heads(k_BMD), self.heads(v_BMD)
+        if key_B is None or self.attn_drop.drop_rate == 0.0:
+            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK)
+        else:
+            mask_BHNM = self.attn_drop.mask((B, self.num_heads, N, k_BMD.shape[1]), key_B)
+            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK, mask_BHNM)
+        return self.proj_drop(self.proj(out_BHNK.transpose(0, 2, 1, 3).reshape(B, N, D)), key_B)
+
+
+class Attention(MultiHeadAttention):
+    """Self-attention with one fused projection; parameters ``qkv.*`` (3D, D) and ``proj.*`` (D, D)."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop_rate: float, drop_rate: float, salt: int):
+        super().__init__(dim, num_heads, attn_drop_rate, drop_rate, salt)
+        self.qkv = Dense(dim, 3 * dim, qkv_bias)
+        self.proj = Dense(dim, dim)
         self.split = ops.Split(2, 3)
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
-        B, N, D = x_BND.shape
-        H = self.num_heads
         q_BND, k_BND, v_BND = self.split(self.qkv(x_BND))
-        q_BHNK = q_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
-        k_BHNK = k_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
-        v_BHNK = v_BND.reshape(B, N, H, D // H).transpose(0, 2, 1, 3)
-        if key_B is None or self.attn_drop.drop_rate == 0.0:
-            out_BHNK = self.attention(q_BHNK, k_BHNK, v_BHNK)
-        else:
-            out_BHNK = self.attention(q_BHNK, k_BHNK, v_BHNK, self.attn_drop.mask((B, H, N, N), key_B))
-        out_BND = out_BHNK.transpose(0, 2, 1, 3).reshape(B, N, D)
-        return self.proj_drop(self.proj(out_BND), key_B)
+        return self.attend(q_BND, k_BND, v_BND, key_B)
 
 
 class Mlp(nn.Cell):
@@ -186,23 +200,22 @@ class PatchEmbed(nn.Cell):
 
 
 class Block(nn.Cell):
-    """Pre-norm transformer block, the paper's eq. 2 and 3."""
+    """Pre-norm transformer block around an attention, eq. 2 and 3 of ViT's paper."""
 
     def __init__(
         self,
+        attn: nn.Cell,
         dim: int,
-        num_heads: int,
         mlp_ratio: float,
         *,
         tanh_gelu: bool,
         drop_rate: float,
-        attn_drop_rate: float,
         drop_path_rate: float,
         salt: int,
     ):
         super().__init__()
         self.norm1 = LayerNorm(dim, 1e-6)
-        self.attn = Attention(dim, num_heads, True, attn_drop_rate, drop_rate, salt)
+        self.attn = attn
         self.drop_path1 = DropPath(drop_path_rate, salt + 4)
         self.norm2 = LayerNorm(dim, 1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu, drop_rate, salt + 6)
@@ -211,6 +224,11 @@ class Block(nn.Cell):
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
         x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), key_B), key_B)
         return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND), key_B), key_B)
+
+
+def attention_products(num_queries: int, num_keys: int, dim: int) -> int:
+    """Multiply-accumulates of all heads' scores, and of the sums of values that they weigh."""
+    return 2 * num_queries * num_keys * dim
 
 
 def group_by_prefix(net: nn.Cell, prefixes: list) -> list[list[str]]:

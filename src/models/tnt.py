@@ -6,7 +6,7 @@ transformer over the pixels of each patch, whose result is added to the outer tr
 no bias in five kinds of layers.
 
 Shape letters: B batch, C image channels, Y X image rows and columns, N patches, T tokens (a class token and the
-patches), P pixels of a patch, E inner width, D outer width, H heads, K width of one head.
+patches), P pixels of a patch, E inner width, D outer width.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, TruncatedNormal, initializer
 
 from src.models.convolution import Conv2d, MapLayout
-from src.models.kernels import Dense, Gelu, LayerNorm, SoftmaxAttention
-from src.models.layers import Dropout, DropPath, group_by_prefix, linear_rates
+from src.models.kernels import Dense, Gelu, LayerNorm
+from src.models.layers import (
+    Dropout,
+    DropPath,
+    MultiHeadAttention,
+    attention_products,
+    group_by_prefix,
+    linear_rates,
+)
 
 # Table 1 of the paper.
 SIZES = {
@@ -53,35 +60,18 @@ class PixelEmbed(nn.Cell):
         return self.layout.to_tokens(self.proj(self.layout.from_image(patch.reshape(B * self.num_patches, C, S, S))))
 
 
-class Attention(nn.Cell):
-    """Multi-head self-attention without projection biases but the last; ``qk`` (2D, D), ``v`` and ``proj`` (D, D)."""
+class Attention(MultiHeadAttention):
+    """Self-attention without projection biases but the last; ``qk`` (2D, D), ``v`` and ``proj`` (D, D)."""
 
     def __init__(self, dim: int, num_heads: int, has_bias: bool, attn_drop_rate: float, drop_rate: float, salt: int):
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads. Received: dim {dim}, num_heads {num_heads}")
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads, attn_drop_rate, drop_rate, salt)
         self.qk, self.v = Dense(dim, 2 * dim, has_bias=False), Dense(dim, dim, has_bias=False)
-        self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
-        self.attn_drop = Dropout(attn_drop_rate, salt)
         self.proj = Dense(dim, dim, has_bias)
-        self.proj_drop = Dropout(drop_rate, salt + 2)
         self.split = ops.Split(2, 2)
 
-    def heads(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) -> (B, H, T, K)."""
-        B, T, D = x_BTD.shape
-        return x_BTD.reshape(B, T, self.num_heads, D // self.num_heads).transpose(0, 2, 1, 3)
-
     def construct(self, x_BTD: Tensor, key_B: Tensor | None = None) -> Tensor:
-        B, T, D = x_BTD.shape
         q_BTD, k_BTD = self.split(self.qk(x_BTD))
-        q_BHTK, k_BHTK, v_BHTK = self.heads(q_BTD), self.heads(k_BTD), self.heads(self.v(x_BTD))
-        if key_B is None or self.attn_drop.drop_rate == 0.0:
-            out_BHTK = self.attention(q_BHTK, k_BHTK, v_BHTK)
-        else:
-            out_BHTK = self.attention(q_BHTK, k_BHTK, v_BHTK, self.attn_drop.mask((B, self.num_heads, T, T), key_B))
-        return self.proj_drop(self.proj(out_BHTK.transpose(0, 2, 1, 3).reshape(B, T, D)), key_B)
+        return self.attend(q_BTD, k_BTD, self.v(x_BTD), key_B)
 
 
 class Mlp(nn.Cell):
@@ -233,6 +223,20 @@ class TNT(nn.Cell):
         named["norm"] = token_BTD = self.norm(token_BTD)
         named["head"] = self.head(token_BTD[:, 0])
         return named
+
+    def applications(self) -> tuple[dict[str, int], int]:
+        """How often an image meets each weight, by the start of its name; multiply-accumulates of attention beside."""
+        N, D = self.num_patches, self.cls_token.shape[-1]
+        _, E, side, _ = self.pixel_pos.shape
+        P, T = side * side, N + 1
+        places = {
+            "pixel_embed": N * P,
+            r"blocks\.\d+\.(attn_in|mlp_in)": N * P,
+            r"(blocks\.\d+\.)?proj": N,
+            "blocks": T,
+            "head": 1,
+        }
+        return places, len(self.blocks) * (N * attention_products(P, P, E) + attention_products(T, T, D))
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of two or more dimensions that are not decayed either."""

@@ -4,8 +4,8 @@ Names and mathematics follow Meituan-AutoML/Twins and timm 1.0.31 ``twins``: fou
 convolution behind the first block of each, attention to a subsampled map; SVT's even blocks attend inside of windows.
 ``compat="zoo"`` is what the model zoo's checkpoints were trained with: the tanh form of GELU.
 
-Shape letters: B batch, C image channels, Y X rows and columns, N tokens, M subsampled tokens, D width, H heads, K width
-of one head, W side of a window.
+Shape letters: B batch, C image channels, Y X rows and columns, N tokens, M subsampled tokens, D width, W side of a
+window.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from collections.abc import Sequence
 from mindspore import Tensor, nn, ops
 
 from src.models.convolution import DepthwiseConv2d, TokenConv2d
-from src.models.kernels import Dense, LayerNorm, PatchConv2d, SoftmaxAttention
-from src.models.layers import Attention, Dropout, DropPath, Mlp, group_by_prefix, linear_rates
+from src.models.kernels import Dense, LayerNorm, PatchConv2d
+from src.models.layers import (
+    Attention,
+    Block,
+    MultiHeadAttention,
+    attention_products,
+    group_by_prefix,
+    linear_rates,
+)
 
 # Tables 1 and 2 of the paper's appendix.
 _PCPVT = dict(
@@ -71,42 +78,25 @@ class PosConv(nn.Cell):
         return self.proj[0](x_BND) + x_BND
 
 
-class GlobalAttention(nn.Cell):
+class GlobalAttention(MultiHeadAttention):
     """Attention of all tokens to a map subsampled by a strided convolution (PVT's; the paper's GSA)."""
 
     def __init__(
         self, *, dim: int, num_heads: int, sr_ratio: int, side: int, attn_drop_rate: float, drop_rate: float, salt: int
     ):
-        super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads. Received: dim {dim}, num_heads {num_heads}")
-        self.num_heads, self.sr_ratio = num_heads, sr_ratio
+        super().__init__(dim, num_heads, attn_drop_rate, drop_rate, salt)
+        self.sr_ratio = sr_ratio
         self.q, self.kv = Dense(dim, dim), Dense(dim, 2 * dim)
         if sr_ratio > 1:
             self.sr = TokenConv2d(dim, dim, sr_ratio, side)
             self.norm = LayerNorm(dim, 1e-5)
-        self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
-        self.attn_drop = Dropout(attn_drop_rate, salt)
         self.proj = Dense(dim, dim)
-        self.proj_drop = Dropout(drop_rate, salt + 2)
         self.split = ops.Split(2, 2)
 
-    def heads(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) -> (B, H, N, K)."""
-        B, N, D = x_BND.shape
-        return x_BND.reshape(B, N, self.num_heads, D // self.num_heads).transpose(0, 2, 1, 3)
-
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
-        B, N, D = x_BND.shape
         source_BMD = self.norm(self.sr(x_BND)) if self.sr_ratio > 1 else x_BND
         k_BMD, v_BMD = self.split(self.kv(source_BMD))
-        q_BHNK, k_BHMK, v_BHMK = self.heads(self.q(x_BND)), self.heads(k_BMD), self.heads(v_BMD)
-        if key_B is None or self.attn_drop.drop_rate == 0.0:
-            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK)
-        else:
-            mask_BHNM = self.attn_drop.mask((B, self.num_heads, N, source_BMD.shape[1]), key_B)
-            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK, mask_BHNM)
-        return self.proj_drop(self.proj(out_BHNK.transpose(0, 2, 1, 3).reshape(B, N, D)), key_B)
+        return self.attend(self.q(x_BND), k_BMD, v_BMD, key_B)
 
 
 class LocalAttention(Attention):
@@ -144,33 +134,6 @@ class LocalAttention(Attention):
         if border:
             map_BYXD = ops.slice(map_BYXD, (0, 0, 0, 0), (B, Y, Y, D))
         return map_BYXD.reshape(B, N, D)
-
-
-class Block(nn.Cell):
-    """Pre-norm transformer block around an attention."""
-
-    def __init__(
-        self,
-        attn: nn.Cell,
-        dim: int,
-        mlp_ratio: float,
-        *,
-        tanh_gelu: bool,
-        drop_rate: float,
-        drop_path_rate: float,
-        salt: int,
-    ):
-        super().__init__()
-        self.norm1 = LayerNorm(dim, 1e-6)
-        self.attn = attn
-        self.drop_path1 = DropPath(drop_path_rate, salt + 4)
-        self.norm2 = LayerNorm(dim, 1e-6)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu, drop_rate, salt + 6)
-        self.drop_path2 = DropPath(drop_path_rate, salt + 10)
-
-    def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
-        x_BND = x_BND + self.drop_path1(self.attn(self.norm1(x_BND), key_B), key_B)
-        return x_BND + self.drop_path2(self.mlp(self.norm2(x_BND), key_B), key_B)
 
 
 def check_stages(depths: Sequence[int], sizes: dict[str, Sequence]) -> None:
@@ -270,6 +233,24 @@ class Twins(nn.Cell):
         named["norm"] = x = self.norm(x)
         named["head"] = self.head(self.mean(x, 1))
         return named
+
+    def applications(self) -> tuple[dict[str, int], int]:
+        """How often an image meets each weight, by the start of its name; multiply-accumulates of attention beside."""
+        places, attention = {"head": 1}, 0
+        for stage, blocks in enumerate(self.blocks):
+            D, side = self.patch_embeds[stage].norm.channels, self.pos_block[stage].proj[0].side
+            for index, block in enumerate(blocks):
+                attn, here = block.attn, rf"blocks\.{stage}\.{index}\.attn"
+                if isinstance(attn, LocalAttention):
+                    padded = (side + attn.border) ** 2
+                    places[here] = padded
+                    attention += attention_products(padded, attn.window_size**2, D)
+                else:
+                    M = (side // attn.sr_ratio) ** 2
+                    places[rf"{here}\.(kv|sr)"] = M
+                    attention += attention_products(side * side, M, D)
+            places[rf"(patch_embeds|blocks|pos_block)\.{stage}\."] = side * side
+        return places, attention
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of two or more dimensions that are not decayed either."""

@@ -8,11 +8,21 @@ Shape letters: B batch, C image channels, Y X image rows and columns, N tokens, 
 
 from __future__ import annotations
 
+import itertools
+
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
 from src.models.kernels import Dense, LayerNorm
-from src.models.layers import Block, Dropout, PatchEmbed, group_by_prefix, linear_rates
+from src.models.layers import (
+    Attention,
+    Block,
+    Dropout,
+    PatchEmbed,
+    attention_products,
+    group_by_prefix,
+    linear_rates,
+)
 
 # Table 1 of the paper; tiny and small are DeiT's, https://arxiv.org/abs/2012.12877 table 1.
 _TINY = dict(embed_dim=192, depth=12, num_heads=3, mlp_ratio=4.0)
@@ -54,7 +64,8 @@ class VisionTransformer(nn.Cell):
     """ViT classifier with a class token and learned position embeddings: ``(B, C, Y, X) -> (B, num_classes)``."""
 
     block_class = Block
-    # Position embeddings besides those of the patches.
+    # Tokens, and position embeddings, besides those of the patches.
+    num_prefix_tokens = 1
     num_prefix_positions = 1
 
     def __init__(
@@ -82,16 +93,15 @@ class VisionTransformer(nn.Cell):
         self.blocks = nn.CellList(
             [
                 self.block_class(
+                    Attention(embed_dim, num_heads, True, attn_drop_rate, drop_rate, salt),
                     embed_dim,
-                    num_heads,
                     mlp_ratio,
                     tanh_gelu=compat == "zoo",
                     drop_rate=drop_rate,
-                    attn_drop_rate=attn_drop_rate,
                     drop_path_rate=rate,
-                    salt=16 * (index + 1),
+                    salt=salt,
                 )
-                for index, rate in enumerate(self.drop_path_rates(drop_path_rate, depth))
+                for salt, rate in zip(itertools.count(16, 16), self.drop_path_rates(drop_path_rate, depth))
             ]
         )
         self.norm = LayerNorm(embed_dim, 1e-6)
@@ -141,3 +151,10 @@ class VisionTransformer(nn.Cell):
         """Parameter names from the image to the logits: embedding, one group a block, norm and head."""
         blocks = [f"blocks.{index}." for index in range(len(self.blocks))]
         return group_by_prefix(self, [("cls_token", "pos_embed", "patch_embed."), *blocks, ("norm.", "head.")])
+
+    def applications(self) -> tuple[dict[str, int], int]:
+        """How often an image meets each weight, by the start of its name; multiply-accumulates of attention beside."""
+        num_patches, D = self.patch_embed.num_patches, self.cls_token.shape[-1]
+        N = num_patches + self.num_prefix_tokens
+        places = {"patch_embed": num_patches, "blocks": N, "head": 1}
+        return places, len(self.blocks) * attention_products(N, N, D)

@@ -5,17 +5,28 @@ timm renamed what TNT's and DeiT III's authors wrote; both forms are read.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from mindspore import nn
 
 from src.models.kernels import LayerNorm
-from src.weights.naming import Naming, origins_by_rules, rule
+from src.weights.naming import Layout, Naming, origins_by_rules, rule
 from src.weights.resample import BICUBIC
-from src.weights.zoo_names import PIXEL_ROWS
 
-# huawei-noah/Efficient-AI-Backbones, tnt_pytorch.
-_TNT = (
+
+def _square(pixels_1PE: np.ndarray) -> np.ndarray:
+    _, P, E = pixels_1PE.shape
+    return pixels_1PE.transpose(0, 2, 1).reshape(1, E, math.isqrt(P), -1)
+
+
+# (1, P, E) pixels in a row; ours is timm's (1, E, side, side).
+_PIXEL_ROWS = Layout(_square, lambda array: array.reshape(*array.shape[:2], -1).transpose(0, 2, 1))
+
+# huawei-noah/Efficient-AI-Backbones; the zoo's names descend from these.
+TNT_PYTORCH = (
     rule(r"patch_pos", "outer_pos"),
-    rule(r"pixel_pos", "inner_pos", layout=PIXEL_ROWS),
+    rule(r"pixel_pos", "inner_pos", layout=_PIXEL_ROWS),
     rule(r"pixel_embed\.(.+)", r"patch_embed.\1"),
     rule(r"(blocks\.\d+\.|)norm([12])_proj\.(.+)", r"\1proj_norm\2.\3"),
     rule(r"(blocks\.\d+)\.norm_in\.(.+)", r"\1.inner_norm1.\2"),
@@ -47,7 +58,7 @@ def authors_namings(net: nn.Cell) -> list[Naming]:
     official = {ours: theirs for theirs, ours in official_names(net).items()}
     known = [Naming("official", origins_by_rules(official, ()))]
     if "patch_pos" in official:
-        known.append(Naming("tnt_pytorch", origins_by_rules(official, _TNT)))
+        known.append(Naming("tnt_pytorch", origins_by_rules(official, TNT_PYTORCH)))
     if "blocks.0.ls1.gamma" in official:
         known.append(Naming("facebookresearch/deit", origins_by_rules(official, _DEIT_3), position_rule=BICUBIC))
     return known

@@ -9,13 +9,11 @@ from functools import partial
 
 from mindspore import nn
 
-from src.weights.authors_names import authors_namings, official_names, tnt_objection
+from src.weights.authors_names import authors_namings, tnt_objection
 from src.weights.huggingface_names import huggingface_naming
 from src.weights.jax_names import jax_naming
 from src.weights.naming import Naming, origins_by_rules
 from src.weights.zoo_names import zoo_namings
-
-__all__ = ["detect_naming", "is_training_state", "is_unused", "namings", "official_names", "strip_wrappers"]
 
 # What training code puts around a network, and the trees that JAX files keep it in.
 _WRAPPERS = re.compile(r"^(?:(?:module|network|backbone|model|_orig_mod)\.)*(?:opt/target/|params/(?:img/)?)?")

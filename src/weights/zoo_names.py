@@ -5,13 +5,12 @@ Patterns are written for our names, since the zoo spells norms as we do.
 
 from __future__ import annotations
 
-import math
 import re
 
-import numpy as np
 from mindspore import nn
 
-from src.weights.naming import Layout, Naming, origins_by_rules, rule
+from src.weights.authors_names import TNT_PYTORCH
+from src.weights.naming import Naming, origins_by_rules, rule
 
 # Fused projections in the order of their rows.
 _SPLIT = (
@@ -43,33 +42,13 @@ _VIT_TOKENS = {
 }
 
 
-def _square(pixels_1PE: np.ndarray) -> np.ndarray:
-    _, P, E = pixels_1PE.shape
-    return pixels_1PE.transpose(0, 2, 1).reshape(1, E, math.isqrt(P), -1)
-
-
-# (1, P, E) pixels in a row; ours is timm's (1, E, side, side).
-PIXEL_ROWS = Layout(_square, lambda array: array.reshape(*array.shape[:2], -1).transpose(0, 2, 1))
-
 _TNT = (
     # The zoo's layers without a bias.
     rule(r"(?:pixel_embed\.proj|proj|head|blocks\.\d+\.(?:attn_in|attn_out)\.proj|.*\.mlp(?:_in)?\.fc2)\.bias"),
-    rule(r"patch_pos", "outer_pos"),
-    rule(r"pixel_pos", "inner_pos", layout=PIXEL_ROWS),
-    rule(r"pixel_embed\.proj\.weight", "patch_embed.proj.weight"),
-    rule(r"norm1_proj\.(gamma|beta)", r"proj_norm1.\1"),
     rule(r"norm2_proj\.(gamma|beta)", r"proj_norm2_tnt.\1"),
-    rule(r"(blocks\.\d+)\.norm([12])_proj\.(gamma|beta)", r"\1.proj_norm\2.\3"),
-    rule(r"(blocks\.\d+)\.norm_in\.(gamma|beta)", r"\1.inner_norm1.\2"),
-    rule(r"(blocks\.\d+)\.norm_mlp_in\.(gamma|beta)", r"\1.inner_norm2.\2"),
-    rule(r"(blocks\.\d+)\.norm_out\.(gamma|beta)", r"\1.outer_norm1.\2"),
-    rule(r"(blocks\.\d+)\.norm_mlp\.(gamma|beta)", r"\1.outer_norm2.\2"),
     rule(r"(blocks\.\d+)\.attn_in\.qk\.weight", r"\1.inner_attn.q.weight", r"\1.inner_attn.k.weight"),
     rule(r"(blocks\.\d+)\.attn_out\.qk\.weight", r"\1.outer_attn.q.weight", r"\1.outer_attn.k.weight"),
-    rule(r"(blocks\.\d+)\.attn_in\.(.+)", r"\1.inner_attn.\2"),
-    rule(r"(blocks\.\d+)\.attn_out\.(.+)", r"\1.outer_attn.\2"),
-    rule(r"(blocks\.\d+)\.mlp_in\.(.+)", r"\1.inner_mlp.\2"),
-    rule(r"(blocks\.\d+)\.mlp\.(.+)", r"\1.outer_mlp.\2"),
+    *TNT_PYTORCH,
 )
 
 

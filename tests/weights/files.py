@@ -29,6 +29,8 @@ _TORCH_KINDS = {
 }
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 
+VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
+
 
 def bfloat16(array: np.ndarray) -> np.ndarray:
     """The upper halves of float32 numbers, as files hold them."""

@@ -9,8 +9,8 @@ from safetensors.numpy import save
 
 from src.errors import ConfigError, ModelFileError
 from src.schema import ModelConfig
+from src.weights.authors_names import official_names
 from src.weights.load import given_weights, load_weights
-from src.weights.names import official_names
 from src.weights.resample import BICUBIC, BICUBIC_ANTIALIAS, BILINEAR, CORNERS, resample_positions
 from tests import recipe
 from tests.networks import FAMILIES, official_shapes, tiny, values

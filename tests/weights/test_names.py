@@ -7,13 +7,13 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.errors import ModelFileError
+from src.weights.authors_names import official_names
 from src.weights.load import load_weights
 from src.weights.names import (
     detect_naming,
     is_training_state,
     is_unused,
     namings,
-    official_names,
     strip_wrappers,
 )
 from tests import recipe

@@ -4,7 +4,6 @@ import io
 import pickle
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from src.errors import ModelFileError
 from src.weights.read import read_tensors
 from tests.weights.files import (
+    VALUES,
     TorchTensor,
     bfloat16,
     call,
@@ -26,14 +26,6 @@ from tests.weights.files import (
     write_file,
 )
 from tests.weights.test_read import TENSORS, assert_equal
-
-VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
-
-
-@pytest.fixture(params=[torch_bytes, legacy_torch_bytes])
-def write(request) -> Callable[[object], Path]:
-    return lambda tree: write_file("net.pth", request.param(tree))
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Where the weights are

@@ -8,7 +8,6 @@ import pickle
 import struct
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ from tests.weights.files import (
     write_file,
 )
 from tests.weights.test_read import TENSORS, assert_equal
-
-VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
-
-
-@pytest.fixture(params=[torch_bytes, legacy_torch_bytes])
-def write(request) -> Callable[[object], Path]:
-    return lambda tree: write_file("net.pth", request.param(tree))
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Objects beside the weights
