@@ -179,7 +179,7 @@ def build_model(
 
 
 def build_configured_model(model: ModelConfig) -> nn.Cell:
-    """The network that a config describes.
+    """The network that a config describes, with the authors' numerics unless it names others.
 
     Raises:
         ConfigError: as `build_model`.
@@ -189,7 +189,7 @@ def build_configured_model(model: ModelConfig) -> nn.Cell:
         num_classes=model.num_classes,
         image_size=model.image_size,
         in_channels=model.in_channels,
-        compat=model.compat,
+        compat=model.compat or "official",
         **model.sizes(),
     )
 

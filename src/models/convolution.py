@@ -10,7 +10,7 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, Normal, initializer
 
-from src.models.kernels import DenseFunction, current_form
+from src.models.kernels import DenseFunction, Permute, current_form
 
 
 class MapLayout(nn.Cell):
@@ -156,6 +156,7 @@ class TokenConv2d(nn.Cell):
         self.weight = Parameter(initializer(Normal((2.0 / (out_channels * patch_size**2)) ** 0.5), shape))
         self.bias = Parameter(initializer("zeros", (out_channels,)))
         self.composed = current_form() == "composed"
+        self.permute = Permute(0, 1, 3, 2, 4, 5)
         self.dense = DenseFunction()
         self.conv = ops.Conv2D(out_channels, (patch_size, patch_size), pad_mode="valid", stride=patch_size)
         self.bias_add = ops.BiasAdd()
@@ -164,7 +165,7 @@ class TokenConv2d(nn.Cell):
         B, N, D = x_BND.shape
         P, Y, E = self.patch_size, self.side, self.out_channels
         if self.composed:
-            patch_BYXPPD = x_BND.reshape(B, Y // P, P, Y // P, P, D).transpose(0, 1, 3, 2, 4, 5)
+            patch_BYXPPD = self.permute(x_BND.reshape(B, Y // P, P, Y // P, P, D))
             weight_ED = self.weight.transpose(0, 2, 3, 1).reshape(E, -1)
             return self.dense(patch_BYXPPD.reshape(-1, P * P * D), weight_ED, self.bias).reshape(B, N // P**2, E)
         map_BDYX = x_BND.transpose(0, 2, 1).reshape(B, D, Y, Y)

@@ -9,10 +9,11 @@ A form is chosen when a model is built (`current_form`), models know nothing of 
     export    forward only, in the operators that MindSpore Lite 2.0 and ONNX accept and compute right: no Erf (ONNX
               export has none), pooling as zero padding and a valid MaxPool (Lite refuses padded pooling).
 
-`src.models.convolution` holds convolution and pooling. Tests hold the forms equal, values and gradients.
+`src.models.convolution` holds convolution and pooling, `src.models.softmax_attention` attention. Tests hold the forms
+equal, values and gradients.
 
-Shape letters: B batch, N tokens, D channels in, E channels out, M rows, H heads, K width of one head, C image channels,
-Y X rows and columns of an image, P patch side.
+Shape letters: B batch, N tokens, D channels in, E channels out, M rows, C image channels, Y X rows and columns of an
+image, P patch side.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, TruncatedNormal, initializer
+from mindspore.ops import constexpr
 
 FORMS = ("native", "composed", "export")
 _FORM: ContextVar[str | None] = ContextVar("kernel_form", default=None)
@@ -100,6 +102,54 @@ class Dense(nn.Cell):
         else:
             out_ME = self.matmul_bt(x_MD, self.weight)
         return out_ME.reshape(x.shape[:-1] + (self.out_channels,))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transposition
+
+
+@constexpr
+def _row_order(shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """Of the rows of an entry of the first axis: which comes at each place when the axes in between are reordered."""
+    places = np.arange(np.prod(shape[1:-1])).reshape(1, *shape[1:-1], 1)
+    return Tensor(places.transpose(axes).ravel().astype(np.int32))
+
+
+class _PermuteFunction(nn.Cell):
+    """Rows gathered in their new order; `src.models.softmax_attention` says what is wrong with the CPU's Transpose."""
+
+    def __init__(self, axes: tuple[int, ...]):
+        super().__init__()
+        self.axes = axes
+        self.inverse = tuple(int(axis) for axis in np.argsort(axes))
+        self.gather = ops.Gather()
+
+    def moved(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """A tensor with its axes in this order."""
+        shape = x.shape
+        rows = self.gather(x.reshape(shape[0], -1, shape[-1]), _row_order(shape, axes), 1)
+        return rows.reshape(tuple([shape[axis] for axis in axes]))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.moved(x, self.axes)
+
+    def bprop(self, x, out, grad):
+        return (self.moved(grad, self.inverse),)
+
+
+class Permute(nn.Cell):
+    """``transpose`` to an order of axes that leaves the first and the last in place."""
+
+    def __init__(self, *axes: int):
+        super().__init__()
+        if (axes[0], axes[-1]) != (0, len(axes) - 1):
+            raise ValueError(f"the first and the last axis must stay in place. Received: {axes}")
+        self.axes = axes
+        self.composed = _is_composed()
+        self.function = _PermuteFunction(axes)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.function(x) if self.composed else x.transpose(*self.axes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,80 +309,6 @@ class Gelu(nn.Cell):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Soft-max attention
-
-
-class _AttentionFunction(nn.Cell):
-    """softmax(q k') v, and the probabilities for the gradient."""
-
-    def __init__(self):
-        super().__init__()
-        self.matmul = ops.BatchMatMul()
-        self.matmul_at = ops.BatchMatMul(transpose_a=True)
-        self.matmul_bt = ops.BatchMatMul(transpose_b=True)
-        self.softmax = ops.Softmax(-1)
-        self.row_sum = ops.ReduceSum(keep_dims=True)
-
-    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor) -> tuple[Tensor, Tensor]:
-        probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
-        return self.matmul(probability_BHNN, v_BHNK), probability_BHNN
-
-    def bprop(self, q_BHNK, k_BHNK, v_BHNK, out, grads):
-        (out_BHNK, probability_BHNN), grad_BHNK = out, grads[0]
-        delta_BHN1 = self.row_sum(grad_BHNK * out_BHNK, -1)
-        grad_score_BHNN = probability_BHNN * (self.matmul_bt(grad_BHNK, v_BHNK) - delta_BHN1)
-        return (
-            self.matmul(grad_score_BHNN, k_BHNK),
-            self.matmul_at(grad_score_BHNN, q_BHNK),
-            self.matmul_at(probability_BHNN, grad_BHNK),
-        )
-
-
-class _DroppedAttentionFunction(_AttentionFunction):
-    """The same with dropped probabilities; mask_BHNN holds 0 and 1 / keep and gets no gradient."""
-
-    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, mask_BHNN: Tensor) -> tuple[Tensor, Tensor]:
-        probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
-        return self.matmul(probability_BHNN * mask_BHNN, v_BHNK), probability_BHNN
-
-    def bprop(self, q_BHNK, k_BHNK, v_BHNK, mask_BHNN, out, grads):
-        (out_BHNK, probability_BHNN), grad_BHNK = out, grads[0]
-        delta_BHN1 = self.row_sum(grad_BHNK * out_BHNK, -1)
-        grad_score_BHNN = probability_BHNN * (self.matmul_bt(grad_BHNK, v_BHNK) * mask_BHNN - delta_BHN1)
-        return (
-            self.matmul(grad_score_BHNN, k_BHNK),
-            self.matmul_at(grad_score_BHNN, q_BHNK),
-            self.matmul_at(probability_BHNN * mask_BHNN, grad_BHNK),
-            ops.zeros_like(mask_BHNN),
-        )
-
-
-class SoftmaxAttention(nn.Cell):
-    """``softmax(scale q k') v``, https://arxiv.org/abs/1706.03762 eq. 1; a mask may multiply the probabilities."""
-
-    def __init__(self, scale: float):
-        super().__init__()
-        self.scale = scale
-        self.composed = _is_composed()
-        self.attention = _AttentionFunction()
-        self.dropped_attention = _DroppedAttentionFunction()
-        self.matmul = ops.BatchMatMul()
-        self.matmul_bt = ops.BatchMatMul(transpose_b=True)
-        self.softmax = ops.Softmax(-1)
-
-    def construct(self, q_BHNK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, mask_BHNN: Tensor | None = None) -> Tensor:
-        q_BHNK = q_BHNK * self.scale
-        if self.composed:
-            if mask_BHNN is None:
-                return self.attention(q_BHNK, k_BHNK, v_BHNK)[0]
-            return self.dropped_attention(q_BHNK, k_BHNK, v_BHNK, mask_BHNN)[0]
-        probability_BHNN = self.softmax(self.matmul_bt(q_BHNK, k_BHNK))
-        if mask_BHNN is not None:
-            probability_BHNN = probability_BHNN * mask_BHNN
-        return self.matmul(probability_BHNN, v_BHNK)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Patches
 
 
@@ -349,6 +325,7 @@ class PatchConv2d(nn.Cell):
         self.weight = Parameter(initializer(HeUniform(5**0.5), shape))
         self.bias = Parameter(initializer("zeros", (out_channels,)))
         self.composed = _is_composed()
+        self.permute = Permute(0, 2, 4, 1, 3, 5)
         self.dense = DenseFunction()
         self.conv = ops.Conv2D(out_channels, (patch_size, patch_size), pad_mode="valid", stride=patch_size)
         self.bias_add = ops.BiasAdd()
@@ -358,7 +335,7 @@ class PatchConv2d(nn.Cell):
         P = self.patch_size
         N = (Y // P) * (X // P)
         if self.composed:
-            patch_BYXCPP = image_BCYX.reshape(B, C, Y // P, P, X // P, P).transpose(0, 2, 4, 1, 3, 5)
+            patch_BYXCPP = self.permute(image_BCYX.reshape(B, C, Y // P, P, X // P, P))
             weight_ED = self.weight.reshape(self.out_channels, -1)
             return self.dense(patch_BYXCPP.reshape(B * N, C * P * P), weight_ED, self.bias).reshape(B, N, -1)
         map_BEYX = self.bias_add(self.conv(image_BCYX, self.weight), self.bias)

@@ -14,7 +14,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d, SoftmaxAttention
+from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d
+from src.models.softmax_attention import SoftmaxAttention
 
 _ODD_A = 0x9E3779B97F4A7C15
 _ODD_B = 0xBF58476D1CE4E5B9
@@ -124,39 +125,44 @@ def check_rate(name: str, rate: float) -> None:
 
 
 class MultiHeadAttention(nn.Cell):
-    """Attention behind its projections. A subclass makes those, and ``proj`` (D, D) for the result of all heads."""
+    """Attention behind its projections. A subclass makes those, and ``proj`` (D, D) for the result of all heads.
 
-    def __init__(self, dim: int, num_heads: int, attn_drop_rate: float, drop_rate: float, salt: int):
+    With a window size W the tokens are a square map and attend inside of windows of W x W.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, attn_drop_rate: float, drop_rate: float, salt: int, window_size: int = 0
+    ):
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads. Received: dim {dim}, num_heads {num_heads}")
         self.num_heads = num_heads
-        self.attention = SoftmaxAttention((dim // num_heads) ** -0.5)
+        self.attention = SoftmaxAttention(dim, num_heads, window_size)
         self.attn_drop = Dropout(attn_drop_rate, salt)
         self.proj_drop = Dropout(drop_rate, salt + 2)
 
-    def heads(self, x_BND: Tensor) -> Tensor:
-        """(B, N, D) -> (B, H, N, K)."""
-        B, N, D = x_BND.shape
-        return x_BND.reshape(B, N, self.num_heads, D // self.num_heads).transpose(0, 2, 1, 3)
-
     def attend(self, q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, key_B: Tensor | None) -> Tensor:
         """Result for each query: (B, N, D)."""
-        B, N, D = q_BND.shape
-        q_BHNK, k_BHMK, v_BHMK = self.heads(q_BND), self.heads(k_BMD), self.heads(v_BMD)
         if key_B is None or self.attn_drop.drop_rate == 0.0:
-            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK)
+            out_BND = self.attention(q_BND, k_BMD, v_BMD)
         else:
-            mask_BHNM = self.attn_drop.mask((B, self.num_heads, N, k_BMD.shape[1]), key_B)
-            out_BHNK = self.attention(q_BHNK, k_BHMK, v_BHMK, mask_BHNM)
-        return self.proj_drop(self.proj(out_BHNK.transpose(0, 2, 1, 3).reshape(B, N, D)), key_B)
+            mask = self.attn_drop.mask(self.attention.mask_shape(q_BND, k_BMD), key_B)
+            out_BND = self.attention(q_BND, k_BMD, v_BMD, mask)
+        return self.proj_drop(self.proj(out_BND), key_B)
 
 
 class Attention(MultiHeadAttention):
     """Self-attention with one fused projection; parameters ``qkv.*`` (3D, D) and ``proj.*`` (D, D)."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop_rate: float, drop_rate: float, salt: int):
-        super().__init__(dim, num_heads, attn_drop_rate, drop_rate, salt)
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool,
+        attn_drop_rate: float,
+        drop_rate: float,
+        salt: int,
+        window_size: int = 0,
+    ):
+        super().__init__(dim, num_heads, attn_drop_rate, drop_rate, salt, window_size)
         self.qkv = Dense(dim, 3 * dim, qkv_bias)
         self.proj = Dense(dim, dim)
         self.split = ops.Split(2, 3)

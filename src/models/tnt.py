@@ -15,7 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, TruncatedNormal, initializer
 
 from src.models.convolution import Conv2d, MapLayout
-from src.models.kernels import Dense, Gelu, LayerNorm
+from src.models.kernels import Dense, Gelu, LayerNorm, Permute
 from src.models.layers import (
     Dropout,
     DropPath,
@@ -50,13 +50,13 @@ class PixelEmbed(nn.Cell):
         self.num_patches = (image_size // patch_size) ** 2
         self.proj = Conv2d(in_channels, inner_dim, kernel_size=7, stride=_STRIDE, padding=3, has_bias=has_bias)
         self.proj.weight.set_data(initializer(HeUniform(5**0.5), self.proj.weight.shape))
-        self.layout = MapLayout()
+        self.permute, self.layout = Permute(0, 2, 4, 1, 3, 5), MapLayout()
 
     def construct(self, image_BCYX: Tensor) -> Tensor:
         assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
         B, C, Y, X = image_BCYX.shape
         S = self.patch_size
-        patch = image_BCYX.reshape(B, C, Y // S, S, X // S, S).transpose(0, 2, 4, 1, 3, 5)
+        patch = self.permute(image_BCYX.reshape(B, C, Y // S, S, X // S, S))
         return self.layout.to_tokens(self.proj(self.layout.from_image(patch.reshape(B * self.num_patches, C, S, S))))
 
 

@@ -116,24 +116,20 @@ class LocalAttention(Attention):
         drop_rate: float,
         salt: int,
     ):
-        super().__init__(dim, num_heads, True, attn_drop_rate, drop_rate, salt)
+        super().__init__(dim, num_heads, True, attn_drop_rate, drop_rate, salt, window_size)
         self.side, self.window_size = side, window_size
         self.border = -side % window_size
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
+        if not self.border:
+            return super().construct(x_BND, key_B)
         B, N, D = x_BND.shape
-        Y, W, border = self.side, self.window_size, self.border
+        Y, border = self.side, self.border
         map_BYXD = x_BND.reshape(B, Y, Y, D)
-        if border:
-            map_BYXD = ops.concat((map_BYXD, ops.zeros((B, border, Y, D), x_BND.dtype)), 1)
-            map_BYXD = ops.concat((map_BYXD, ops.zeros((B, Y + border, border, D), x_BND.dtype)), 2)
-        n = (Y + border) // W
-        window = map_BYXD.reshape(B, n, W, n, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(B * n * n, W * W, D)
-        window = super().construct(window, key_B)
-        map_BYXD = window.reshape(B, n, n, W, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(B, n * W, n * W, D)
-        if border:
-            map_BYXD = ops.slice(map_BYXD, (0, 0, 0, 0), (B, Y, Y, D))
-        return map_BYXD.reshape(B, N, D)
+        map_BYXD = ops.concat((map_BYXD, ops.zeros((B, border, Y, D), x_BND.dtype)), 1)
+        map_BYXD = ops.concat((map_BYXD, ops.zeros((B, Y + border, border, D), x_BND.dtype)), 2)
+        out_BND = super().construct(map_BYXD.reshape(B, -1, D), key_B)
+        return ops.slice(out_BND.reshape(map_BYXD.shape), (0, 0, 0, 0), (B, Y, Y, D)).reshape(B, N, D)
 
 
 def check_stages(depths: Sequence[int], sizes: dict[str, Sequence]) -> None:

@@ -2,7 +2,6 @@
 
 import math
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +15,7 @@ from src.models.kernels import (
     Gelu,
     LayerNorm,
     PatchConv2d,
-    SoftmaxAttention,
+    Permute,
     current_form,
     kernel_form,
 )
@@ -145,39 +144,15 @@ def test_gelu_does_not_hide_what_is_no_number(composed_gelu):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Attention
+# Transposition
 
 
-def attention(q, k, v, scale, mask=1.0):
-    score = scale * q.astype(np.float64) @ k.astype(np.float64).swapaxes(-1, -2)
-    weight = np.exp(score - score.max(-1, keepdims=True))
-    return (weight / weight.sum(-1, keepdims=True) * mask) @ v
+@pytest.mark.parametrize("axes", [(0, 2, 1, 3), (0, 2, 4, 1, 3, 5), (0, 3, 1, 2, 4)])
+def test_permute(axes):
+    x = normal(*(2, 3, 4, 5, 3, 2)[: len(axes)])
+    check_forms(lambda: Permute(*axes), x, expected=x.transpose(axes), tolerance=0, gradient_tolerance=0)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention(masked):
-    B, H, N, K = 2, 3, 7, 4
-    q, k, v = (2.0 * normal(B, H, N, K, seed=seed) for seed in (1, 2, 3))
-    mask = (np.random.default_rng(5).random((B, H, N, N)) < 0.7).astype(np.float32) / np.float32(0.7)
-    fixed_mask = Tensor(mask)
-
-    class Net(nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.attention = SoftmaxAttention(0.5)
-
-        def construct(self, q_BHNK, k_BHNK, v_BHNK):
-            if masked:
-                return self.attention(q_BHNK, k_BHNK, v_BHNK, fixed_mask)
-            return self.attention(q_BHNK, k_BHNK, v_BHNK)
-
-    expected = attention(q, k, v, 0.5, mask if masked else 1.0)
-    check_forms(Net, q, k, v, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
-
-
-def test_attention_to_large_scores_is_finite():
-    q = np.full((1, 1, 2, 4), 100.0, np.float32)
-    v = normal(1, 1, 2, 4)
-    out = build(lambda: SoftmaxAttention(1.0), "composed")(Tensor(q), Tensor(q), Tensor(v))
-    assert out.dtype == ms.float32
-    np.testing.assert_allclose(out.asnumpy(), attention(q, q, v, 1.0), rtol=0, atol=VALUES)
+def test_permute_keeps_first_and_last_axis():
+    with pytest.raises(ValueError, match=r"must stay in place\. Received: \(0, 2, 1\)"):
+        Permute(0, 2, 1)

@@ -7,7 +7,8 @@ from mindspore import Tensor, nn
 
 from src.models.layers import Attention, Dropout, DropPath, HashIntegers, Mlp, check_rate, group_by_prefix
 from tests.models.forms import build
-from tests.models.test_kernels import attention, normal
+from tests.models.test_kernels import normal
+from tests.models.test_softmax_attention import attention
 
 NUM_KEYS = 20000
 KEYS_B = np.random.default_rng(11).integers(0, 2**31, NUM_KEYS, dtype=np.int32)
@@ -160,9 +161,7 @@ def test_attention_layer(form, qkv_bias):
     assert ("qkv.bias" in values) == qkv_bias
     x_BND = 0.5 * normal(B, N, D)
     qkv = x_BND @ values["qkv.weight"].T + values.get("qkv.bias", 0.0)
-    q, k, v = qkv.reshape(B, N, 3, H, D // H).transpose(2, 0, 3, 1, 4)
-    heads = attention(q, k, v, (D // H) ** -0.5).transpose(0, 2, 1, 3).reshape(B, N, D)
-    expected = heads @ values["proj.weight"].T + values["proj.bias"]
+    expected = attention(*np.split(qkv, 3, -1)) @ values["proj.weight"].T + values["proj.bias"]
     np.testing.assert_allclose(same(net, x_BND), expected, rtol=0, atol=2e-5)
 
 
