@@ -58,7 +58,9 @@ class NetworkConfig(Section):
     num_classes: or_none(Count) = Field(None, description="outputs of the head")
     image_size: or_none(Count) = Field(None, description="side of the square input in pixels")
     in_channels: Count = Field(3, description="image channels")
-    compat: Literal["official", "zoo"] = Field("official", description="the authors' numerics or the model zoo's")
+    compat: or_none(Literal["official", "zoo"]) = Field(
+        None, description="the authors' numerics or the model zoo's; empty for those of the weights"
+    )
     pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
     reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
     resample_patches: bool = Field(False, description="resample the patch embedding of weights with another patch size")

@@ -24,6 +24,7 @@ from src.models.kernels import kernel_form
 from src.schema import BUILT_FOR_EXPORT, Config
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import flat_config, verified_manifest
+from src.weights.numerics import with_numerics
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
 
@@ -49,6 +50,8 @@ def export_model(config: Config) -> Path:
     weights = given_weights(model)
     manifest = verified_manifest(weights)
     open_device(run)
+    config = config.model_copy(update={"model": with_numerics(model, weights)})
+    model = config.model
     with kernel_form("export"):
         net = build_configured_model(model)
     print(load_given_weights(net, model))

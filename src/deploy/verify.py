@@ -26,6 +26,7 @@ from src.metrics import top_counts
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
 from src.weights.load import given_weights, load_given_weights
+from src.weights.numerics import with_numerics
 
 Backend = Callable[[np.ndarray], np.ndarray]
 
@@ -68,6 +69,7 @@ def verify(config: Config) -> list[Row]:
     weights = given_weights(model)
     images = open_source(data.set, data.data_url, "val", model.num_classes)
     open_device(run)
+    model = with_numerics(model, weights)
     net = build_configured_model(model)
     print(load_given_weights(net, model))
     backends: dict[str, Backend] = {"checkpoint": lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy()}

@@ -36,6 +36,16 @@ _FREE_KEYS = {"data_url", "num_parallel_workers", "pretrained", "reset_head"}
 _BOUND_KEYS = {"seed", "device_target"}
 
 
+def committed_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a run directory with a manifest, the newest first."""
+    found = []
+    for path in folder.glob("*.ckpt"):
+        manifest = read_manifest(path) if path.name != BEST else None
+        if manifest is not None:
+            found.append((manifest.step, path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
 class RunFolder:
     """One run's directory; the caller holds its lock.
 
@@ -64,7 +74,7 @@ class RunFolder:
             found = self._newest_verified()
         elif choice == "none":
             found = None
-            if self._committed():
+            if committed_checkpoints(self.path):
                 raise ConfigError(
                     "resume",
                     f"{self.path} holds a run: --resume auto goes on, another --output_dir starts anew",
@@ -132,23 +142,14 @@ class RunFolder:
         write_manifest(target, manifest)
         if self.best_epoch() == epoch:
             self._keep_best(target, manifest)
-        for old in self._committed()[self.config.checkpoint.keep_checkpoint_max :]:
+        for old in committed_checkpoints(self.path)[self.config.checkpoint.keep_checkpoint_max :]:
             # Without its mark first: what a kill leaves half-removed does not count as a checkpoint.
             manifest_path(old).unlink()
             old.unlink()
         return target
 
-    def _committed(self) -> list[Path]:
-        """Checkpoints with a manifest, the newest first."""
-        found = []
-        for path in self.path.glob("*.ckpt"):
-            manifest = read_manifest(path) if path.name != BEST else None
-            if manifest is not None:
-                found.append((manifest.step, path))
-        return [path for _, path in sorted(found, reverse=True)]
-
     def _newest_verified(self) -> Path | None:
-        for path in self._committed():
+        for path in committed_checkpoints(self.path):
             try:
                 verified_manifest(path)
             except ModelFileError as error:

@@ -21,6 +21,7 @@ from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
+from src.weights.numerics import with_numerics
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
         differing = sorted(set(manifest.class_names) ^ set(images.class_names))
         raise DataError(images.root, f"has other classes than {weights} was trained for", ", ".join(differing[:5]))
     open_device(run)
+    model = with_numerics(model, weights)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     print(f"=> loading pretrained weights from '{weights}'")

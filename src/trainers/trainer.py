@@ -25,13 +25,14 @@ from src.errors import ModelFileError, NumbersError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
-from src.trainers.checkpoints import RunFolder
+from src.trainers.checkpoints import RunFolder, committed_checkpoints
 from src.trainers.evaluator import evaluate
 from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
 from src.trainers.optimizers import AdamW, split_by_decay
 from src.trainers.schedules import learning_rate
 from src.trainers.train_step import TrainStep
 from src.weights.load import load_given_weights
+from src.weights.numerics import with_numerics
 from src.weights.read import read_tensors
 
 _RULER = "=" * 25
@@ -79,8 +80,10 @@ def train(config: Config) -> Path:
     """
     require_built(config, BUILT_FOR_TRAINING)
     config = resolved(config)
-    trainer = build_trainer(config)
     folder_path = Path(config.checkpoint.output_dir) / f"ckpt_{rank()}"
+    model = with_numerics(config.model, first_weights(config, folder_path))
+    config = config.model_copy(update={"model": model})
+    trainer = build_trainer(config)
     with locked(folder_path):
         steps_per_epoch = trainer.train_batches.steps_per_epoch
         folder = RunFolder(folder_path, config, trainer.train_batches.images.class_names, steps_per_epoch)
@@ -98,6 +101,13 @@ def train(config: Config) -> Path:
             train_and_save_epoch(trainer, folder, epoch)
     print("train success")
     return folder_path
+
+
+def first_weights(config: Config, folder: Path) -> Path | None:
+    """The file that training will start from: a checkpoint to go on with, else the given weights, else none."""
+    resume, given = config.checkpoint.resume, config.model.pretrained
+    before = committed_checkpoints(folder)[:1] if resume == "auto" else [Path(resume)] if resume != "none" else []
+    return next(iter(before), Path(given) if given else None)
 
 
 def build_trainer(config: Config) -> Trainer:

@@ -20,6 +20,7 @@ from src.weights.fit import POSITIONS, assemble, fitted_weights
 from src.weights.manifest import Manifest, read_manifest, verified_manifest
 from src.weights.names import detect_naming, namings
 from src.weights.naming import Naming
+from src.weights.numerics import numerics_of
 from src.weights.resample import prefix_tokens
 from src.weights.source import Source, some
 from src.weights.write import write_ckpt, write_safetensors
@@ -122,7 +123,7 @@ def _chosen_model(sources: Sequence[Path], source: Source, config: ConvertConfig
     model_entry(arch)
     if own is not None and own.arch == arch:
         return _sized(_of_manifest(own), source, config)
-    return _sized(ModelConfig(arch=arch), source, config, guess_compat=True)
+    return _sized(ModelConfig(arch=arch), source, config)
 
 
 def _of_manifest(manifest: Manifest) -> ModelConfig:
@@ -144,7 +145,7 @@ def _only_fitting_model(source: Source, config: ConvertConfig) -> ModelConfig:
         if not widths.issuperset(dims) or not _explains_all(_without_values(model), source):
             continue
         try:
-            model = _sized(model, source, config, guess_compat=True)
+            model = _sized(model, source, config)
             fitted_weights(_without_values(model), source)
         except UserError:
             continue
@@ -164,21 +165,16 @@ def _explains_all(net: nn.Cell, source: Source) -> bool:
     return source.weights.keys() <= detect_naming(source.weights, net).known_names()
 
 
-def _sized(model: ModelConfig, source: Source, config: ConvertConfig, guess_compat: bool = False) -> ModelConfig:
-    """The model with the class count, image size and channels that flags or else the weights say.
+def _sized(model: ModelConfig, source: Source, config: ConvertConfig) -> ModelConfig:
+    """The model with the numerics, class count, image size and channels that flags or else the weights say.
 
     Raises:
         ModelFileError: the weights are of another network.
     """
-    if config.compat is not None:
-        model = model.model_copy(update={"compat": config.compat})
+    compat = config.compat or model.compat or numerics_of(source, model)
+    model = model.model_copy(update={"compat": compat})
     net = _without_values(model)
-    naming = detect_naming(source.weights, net)
-    if guess_compat and config.compat is None and naming.name.startswith("zoo"):
-        model = model.model_copy(update={"compat": "zoo"})
-        net = _without_values(model)
-        naming = detect_naming(source.weights, net)
-    arrays = assemble(source, naming).arrays
+    arrays = assemble(source, detect_naming(source.weights, net)).arrays
     entry = model_entry(model.arch)
     sizes = {
         "num_classes": config.num_classes or _num_classes(net, arrays) or model.num_classes or entry.num_classes,

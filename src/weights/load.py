@@ -66,5 +66,5 @@ def load_given_weights(net: nn.Cell, model: ModelConfig, *, reset_head: bool = F
     weights = given_weights(model)
     report = load_weights(net, weights, reset_head=reset_head, resample_patches=model.resample_patches)
     if report.naming.startswith("zoo") and model.compat != "zoo":
-        print(f"warning: {weights} has the model zoo's names: --compat zoo gives its own logits", file=sys.stderr)
+        print(f"warning: {weights} has the model zoo's names: compat zoo gives its own logits", file=sys.stderr)
     return report
