@@ -80,8 +80,9 @@ def test_five_steps_equal_the_authors_code_under_torch(name, monkeypatch):
     for theirs in golden["param_norm_after"].keys() | grad_norms.keys():
         if not is_rounding_only(theirs):
             assert seen[theirs] == pytest.approx(grad_norms[theirs] * clipped, rel=1e-4), theirs
-            # The third of a fused bias that belongs to the keys moves by rounding, too.
-            tolerance = 5e-4 if theirs.endswith("kv.bias") else 5e-5
+            # The keys' part of a fused bias has a gradient of rounding alone, by whose sign AdamW moves each of its
+            # entries up to 5e-3 in five steps: 8e-4 of the norm here.
+            tolerance = 1e-3 if theirs.endswith("kv.bias") else 5e-5
             norm = golden["param_norm_after"][theirs]
             assert np.linalg.norm(after[theirs]) == pytest.approx(norm, rel=tolerance), theirs
 
