@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+UserErrorT = TypeVar("UserErrorT", bound="UserError")
+
 
 class UserError(Exception):
     """Something outside the program is wrong; the message is one line that says how to mend it.
@@ -19,6 +23,10 @@ class UserError(Exception):
         self.lines = [fault(subject, rule, received, known)]
         super().__init__(self.lines[0])
 
+    def __reduce__(self) -> tuple:
+        # An error crosses from a worker process with its lines; they are no arguments of the constructor.
+        return _with_lines, (type(self), self.lines)
+
 
 class ConfigError(UserError, ValueError):
     """A flag, a YAML key or their combination; may carry several faults, one line each."""
@@ -28,10 +36,7 @@ class ConfigError(UserError, ValueError):
     @classmethod
     def from_lines(cls, lines: list[str]) -> ConfigError:
         """One error out of all the faults found."""
-        error = cls("", "")
-        error.lines = lines
-        error.args = ("\n".join(lines),)
-        return error
+        return _with_lines(cls, lines)
 
 
 class DataError(UserError):
@@ -50,6 +55,13 @@ class NumbersError(UserError):
     """Not a number, divergence, or two backends that disagree."""
 
     exit_code = 5
+
+
+def _with_lines(cls: type[UserErrorT], lines: list[str]) -> UserErrorT:
+    error = cls("", "")
+    error.lines = lines
+    error.args = ("\n".join(lines),)
+    return error
 
 
 def fault(subject: object, rule: str, received: object = None, known: object = None) -> str:

@@ -98,12 +98,21 @@ class ModelConfig(NetworkConfig):
 class DataConfig(Section):
     """Where images come from and how evaluation sees them."""
 
-    set: Literal["ImageNet", "folder", "digits", "CIFAR10", "CIFAR100"] = Field(
+    set: Literal["ImageNet", "folder", "list", "digits", "CIFAR10", "CIFAR100", "Flowers102", "synthetic"] = Field(
         "folder", description="kind of data set; ImageNet and folder both mean folders of class folders"
     )
-    data_url: str = Field("./data", description="its folder; holds train and val")
+    data_url: str = Field("./data", description="its folder; holds train and val. For a list: the file, or its folder")
+    val_fraction: Rate = Field(
+        0.0, description="share of every class that is held out as val where data_url has none (ImageNet, folder, list)"
+    )
     batch_size: Count = Field(128, description="images per device and step")
-    num_parallel_workers: Count = Field(4, description="threads that read and transform (at most the CPU's cores)")
+    num_parallel_workers: Annotated[int, Field(ge=0)] = Field(
+        4, description="processes that read and transform (at most the CPU's cores); 0: the training process"
+    )
+    exif_orientation: bool = Field(False, description="turn images as their cameras say; the zoo does not")
+    on_bad_image: Literal["error", "skip"] = Field(
+        "error", description="an image that cannot be read ends the run, or is left out and named"
+    )
     crop_pct: or_none(Annotated[float, Field(gt=0, le=1)]) = Field(
         None, description="evaluation: image_size over the resized side; empty for the arch's own"
     )
@@ -127,16 +136,23 @@ class AugmentConfig(Section):
     crop_ratio: Pair = Field((3 / 4, 4 / 3), description="aspect of a random_resized crop")
     crop_padding: Annotated[int, Field(ge=0)] = Field(4, description="pixels of shift for train_crop pad")
     hflip: Probability = Field(0.5, description="probability of a horizontal flip")
-    auto_augment: Path = Field(None, description="RandAugment string such as rand-m9-mstd0.5-inc1")
+    auto_augment: Path = Field(
+        None, description="policy: rand-m9-mstd0.5-inc1, original, v0, 3a, augmix-m3-w3, trivial"
+    )
+    color_jitter: NotNegative = Field(0.0, description="brightness, contrast and colour vary by this factor")
     re_prob: Probability = Field(0.0, description="random erasing: probability")
     re_mode: Literal["const", "rand", "pixel"] = Field("pixel", description="random erasing: fill")
     re_count: Count = Field(1, description="random erasing: boxes")
     mix_up: NotNegative = Field(0.0, description="Mixup alpha, 0 for none")
     cutmix: NotNegative = Field(0.0, description="CutMix alpha, 0 for none")
+    cutmix_minmax: or_none(Annotated[tuple[Probability, Probability], BeforeValidator(_split_commas)]) = Field(
+        None, description="sides of CutMix's box over the image's, in place of cutmix"
+    )
     mixup_prob: Probability = Field(1.0, description="share of batches that are mixed")
     switch_prob: Probability = Field(0.5, description="share of CutMix where both are on")
     mixup_mode: Literal["batch", "pair", "elem"] = Field("batch", description="what shares one mixing ratio")
     mixup_off_epoch: Annotated[int, Field(ge=0)] = Field(0, description="no mixing from this epoch on, 0 for never")
+    aug_repeats: Count = Field(1, description="repeated augmentation: how often in a row an image comes")
     label_smoothing: Rate = Field(0.1, description="share of the target spread over all classes")
 
 
@@ -283,7 +299,7 @@ SHORT_FLAGS = {"a": "arch", "b": "batch_size", "j": "num_parallel_workers"}
 CONFIG_FLAGS = ("config", "cct_config", "tnt_config")
 # Words that the zoo uses for the same choice.
 VALUE_ALIASES = {
-    "set": {"imagenet": "ImageNet", "cifar10": "CIFAR10", "cifar100": "CIFAR100"},
+    "set": {"imagenet": "ImageNet", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "flowers102": "Flowers102"},
     "lr_scheduler": {"cosine_annealing": "cosine_lr"},
     "dataset_name": {"Cifar10": "cifar10", "CIFAR10": "cifar10"},
 }
@@ -293,12 +309,6 @@ DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
 COMMAND_FLAGS = {"export": {"batch_size": "export_batch_size", "b": "export_batch_size"}}
 # What training accepts today; anything else loads, and is refused when a run would need it.
 BUILT_FOR_TRAINING: dict[str, tuple] = {
-    "set": ("ImageNet", "folder", "digits"),
-    "auto_augment": (None,),
-    "re_prob": (0.0,),
-    "mix_up": (0.0,),
-    "cutmix": (0.0,),
-    "mixup_off_epoch": (0,),
     "optimizer": ("adamw",),
     "accumulation_step": (1,),
     "with_ema": (False,),
@@ -310,5 +320,5 @@ BUILT_FOR_TRAINING: dict[str, tuple] = {
     "run_modelarts": (False,),
     "train_url": (None,),
 }
-BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("set", "in_channels", "device_num", "run_modelarts")}
+BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("in_channels", "device_num", "run_modelarts")}
 BUILT_FOR_EXPORT = {"run_modelarts": (False,)}

@@ -46,7 +46,7 @@ def arguments(data: Path, output: Path, **flags: object) -> list[str]:
         "output_dir": output,
         "batch_size": 4,
         "epochs": 4,
-        "num_parallel_workers": 1,
+        "num_parallel_workers": 0,
         "base_lr": 1e-2,
         "clip_global_norm_value": 1.0,
         **flags,

@@ -165,11 +165,6 @@ def test_files_and_functions_stay_readable(name):
 
 # Read only where their owner has a value that training refuses today.
 COMPANIONS = {
-    "mixup_prob": "mix_up",
-    "switch_prob": "cutmix",
-    "mixup_mode": "mix_up",
-    "re_mode": "re_prob",
-    "re_count": "re_prob",
     "momentum": "optimizer",
     "ema_decay": "with_ema",
     "lr_gamma": "lr_scheduler",

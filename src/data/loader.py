@@ -6,21 +6,30 @@ Shape letters: B batch, C channels, Y X rows and columns, K classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import mindspore.dataset as ds
 import numpy as np
+from PIL import Image
 
-from src.data.random_numbers import Stream, generator
-from src.data.sources import ImageList
-from src.data.transforms import EvalTransform, TrainTransform, read_image
+from src.data.image_source import Source
+from src.data.mixup import Mixup
+from src.data.random_numbers import SampleRandom, Stream, generator
+from src.data.transforms import EvalTransform, TrainTransform
+from src.data.workers import BatchReader, Layout
 from src.device import num_cores
 from src.errors import DataError
+
+OnBadImage = Literal["error", "skip"]
+
+
+# What a reader calls the two kinds of batches.
+TRAIN, VAL = "train", "val"
 
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """Images in file order; the last batch is filled up, and says which rows are filling."""
+    """Images in the source's order; the last batch is filled up, and says which rows are filling or were left out."""
 
     image_BCYX: np.ndarray
     label_B: np.ndarray
@@ -28,102 +37,164 @@ class EvalBatch:
 
 
 class TrainBatches:
-    """Random access to training batches: ``batches[step]`` is (image_BCYX float32, label_B int32).
+    """Training batches by step: image_BCYX and target_BK, both float32; a target's row is a distribution.
 
-    An epoch is a new permutation without its last partial batch, as every zoo recipe has it.
+    An epoch is a new permutation without its last partial batch, as every zoo recipe has it. With ``aug_repeats`` an
+    image comes that often in a row, each time augmented anew, and the epoch ends as early as without
+    (https://arxiv.org/abs/1901.09335, as DeiT uses it).
+
+    Args:
+        source: images and labels.
+        transform: of one image.
+        mixup: of a batch.
+        batch_size: rows of a batch.
+        seed: of every random choice.
+        aug_repeats: how often in a row an image comes.
+        mixup_off_epoch: no mixing from this epoch on; 0 for never.
+        on_bad_image: ``skip`` takes the next readable image in an unreadable one's place.
+        rank: of this process among ``num_ranks``, which share a step's rows in turns: what all of them see does not
+            depend on their number, but for the mixing, which is each rank's own.
+
+    Raises:
+        DataError: fewer images than a batch has.
+        ConfigError: a batch of an odd size is to be mixed.
     """
 
-    def __init__(self, images: ImageList, transform: TrainTransform, batch_size: int, seed: int):
-        if len(images) < batch_size:
-            raise DataError("batch_size", f"must be at most the {len(images)} training images", batch_size)
-        self.images, self.transform, self.batch_size, self.seed = images, transform, batch_size, seed
-        self.steps_per_epoch = len(images) // batch_size
+    def __init__(
+        self,
+        source: Source,
+        transform: TrainTransform,
+        mixup: Mixup,
+        batch_size: int,
+        seed: int,
+        *,
+        aug_repeats: int = 1,
+        mixup_off_epoch: int = 0,
+        on_bad_image: OnBadImage = "error",
+        rank: int = 0,
+        num_ranks: int = 1,
+    ):
+        if len(source) < batch_size * num_ranks:
+            received = batch_size if num_ranks == 1 else f"{batch_size} on {num_ranks} devices"
+            raise DataError("batch_size", f"must be at most the {len(source)} training images", received)
+        self.source, self.transform, self.mixup, self.batch_size, self.seed = source, transform, mixup, batch_size, seed
+        self.aug_repeats, self.mixup_off_epoch, self.on_bad_image = aug_repeats, mixup_off_epoch, on_bad_image
+        self.rank, self.num_ranks = rank, num_ranks
+        self.steps_per_epoch = len(source) // (batch_size * num_ranks)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        # What cannot be mixed is said now, not by a worker.
+        mixup.draw(batch_size, (transform.image_size, transform.image_size), generator(seed, Stream.MIX, 0))
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def layout(self) -> Layout:
+        """Of image_BCYX and target_BK."""
+        B, size = self.batch_size, self.transform.image_size
+        return ((B, 3, size, size), np.float32), ((B, self.mixup.num_classes), np.float32)
+
+    def fill(self, step: int, arrays: tuple[np.ndarray, ...]) -> list[str]:
+        """Write the batch of a step.
+
+        Raises:
+            DataError: an image that cannot be read, where that is an error.
+        """
+        image_BCYX, target_BK = arrays
         epoch, step_in_epoch = divmod(int(step), self.steps_per_epoch)
         order = self._epoch_order(epoch)
-        first = step_in_epoch * self.batch_size
-        size = self.transform.image_size
-        image_BCYX = np.empty((self.batch_size, 3, size, size), np.float32)
-        label_B = np.empty(self.batch_size, np.int32)
+        label_B = np.empty(self.batch_size, np.int64)
+        left_out: list[str] = []
         for row in range(self.batch_size):
-            index = int(order[first + row])
-            random = generator(self.seed, Stream.TRANSFORM, epoch, first + row)
-            image_BCYX[row] = self.transform(read_image(self.images.file(index)), random)
-            label_B[row] = self.images.labels[index]
-        return image_BCYX, label_B
+            position = (step_in_epoch * self.batch_size + row) * self.num_ranks + self.rank
+            image, index = self._readable(order, position, left_out)
+            random = SampleRandom(self.seed, epoch, position)
+            self.transform(image, random, image_BCYX[row])
+            label_B[row] = self.source.labels[index]
+        mixup = self.mixup
+        if self.mixup_off_epoch and epoch >= self.mixup_off_epoch:
+            mixup = replace(mixup, mixup_alpha=0.0, cutmix_alpha=0.0, cutmix_minmax=None)
+        random = generator(self.seed, Stream.MIX, epoch, step_in_epoch * self.num_ranks + self.rank)
+        plan = mixup.draw(self.batch_size, image_BCYX.shape[2:], random)
+        target_BK[:] = mixup.apply(plan, image_BCYX, label_B)[1]
+        return left_out
+
+    def _readable(self, order: np.ndarray, position: int, left_out: list[str]) -> tuple[Image.Image, int]:
+        for offset in range(len(order)):
+            index = int(order[(position + offset) % len(order)])
+            try:
+                return self.source.read(index), index
+            except DataError as error:
+                if self.on_bad_image == "error":
+                    raise
+                left_out.append(str(error))
+        raise DataError("on_bad_image", "no image can be read, the first one says", left_out[0])
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        # One attribute holds both, so that threads see a matching pair.
-        cached_epoch, order = self._order
-        if cached_epoch != epoch:
-            order = generator(self.seed, Stream.ORDER, epoch).permutation(len(self.images))
-            self._order = (epoch, order)
-        return order
+        if self._order[0] != epoch:
+            order = generator(self.seed, Stream.ORDER, epoch).permutation(len(self.source))
+            self._order = (epoch, np.repeat(order, self.aug_repeats)[: len(order)])
+        return self._order[1]
 
 
 class EvalBatches:
-    """Random access to evaluation batches: every image once, in order."""
+    """Evaluation batches by step: image_BCYX float32, label_B int32, is_padding_B bool. Every image once, in order.
 
-    def __init__(self, images: ImageList, transform: EvalTransform, batch_size: int):
-        self.images, self.transform, self.batch_size = images, transform, batch_size
+    Ranks take the images in turns, and as many batches each.
+    """
 
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
-
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        first = int(step) * self.batch_size
-        size = self.transform.image_size
-        image_BCYX = np.zeros((self.batch_size, 3, size, size), np.float32)
-        label_B = np.zeros(self.batch_size, np.int32)
-        rows = min(self.batch_size, len(self.images) - first)
-        for row in range(rows):
-            image_BCYX[row] = self.transform(read_image(self.images.file(first + row)))
-            label_B[row] = self.images.labels[first + row]
-        return image_BCYX, label_B, np.arange(self.batch_size) >= rows
-
-
-def train_iterator(batches: TrainBatches, first_step: int, last_step: int, workers: int) -> Iterator[tuple]:
-    """(image_BCYX, label_B) of the steps in [first_step, last_step), read ahead by threads."""
-    return _read_ahead(batches, range(first_step, last_step), ["image", "label"], workers)
-
-
-def eval_iterator(batches: EvalBatches, workers: int) -> Iterator[EvalBatch]:
-    """All evaluation batches, read ahead by threads."""
-    for arrays in _read_ahead(batches, range(len(batches)), ["image", "label", "is_padding"], workers):
-        yield EvalBatch(*arrays)
-
-
-class _KeepError:
-    """Random access that remembers what went wrong: MindSpore re-raises a worker's error as text."""
-
-    def __init__(self, batches: TrainBatches | EvalBatches, steps: range):
-        self.batches, self.steps, self.error = batches, steps, None
+    def __init__(
+        self,
+        source: Source,
+        transform: EvalTransform,
+        batch_size: int,
+        *,
+        on_bad_image: OnBadImage = "error",
+        rank: int = 0,
+        num_ranks: int = 1,
+    ):
+        self.source, self.transform, self.batch_size, self.on_bad_image = source, transform, batch_size, on_bad_image
+        self.rank, self.num_ranks = rank, num_ranks
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return -(-len(self.source) // (self.batch_size * self.num_ranks))
 
-    def __getitem__(self, index: int) -> tuple:
+    @property
+    def layout(self) -> Layout:
+        """Of image_BCYX, label_B and is_padding_B."""
+        B, size = self.batch_size, self.transform.image_size
+        return ((B, 3, size, size), np.float32), ((B,), np.int32), ((B,), np.bool_)
+
+    def fill(self, step: int, arrays: tuple[np.ndarray, ...]) -> list[str]:
+        """Write the batch of a step; an image that is left out leaves its row as padding.
+
+        Raises:
+            DataError: an image that cannot be read, where that is an error.
+        """
+        image_BCYX, label_B, is_padding_B = arrays
+        left_out: list[str] = []
+        for row in range(self.batch_size):
+            index = (int(step) * self.batch_size + row) * self.num_ranks + self.rank
+            image = self._image(index, left_out) if index < len(self.source) else None
+            is_padding_B[row] = image is None
+            label_B[row] = 0 if image is None else self.source.labels[index]
+            image_BCYX[row] = 0.0 if image is None else self.transform(image)
+        return left_out
+
+    def _image(self, index: int, left_out: list[str]) -> Image.Image | None:
         try:
-            return self.batches[self.steps[int(index)]]
-        except Exception as error:
-            self.error = self.error or error
-            raise
+            return self.source.read(index)
+        except DataError as error:
+            if self.on_bad_image == "error":
+                raise
+            left_out.append(str(error))
+            return None
 
 
-def _read_ahead(batches: TrainBatches | EvalBatches, steps: range, columns: list[str], workers: int) -> Iterator[tuple]:
-    if not steps:
-        return
-    source = _KeepError(batches, steps)
-    workers = min(workers, num_cores())  # MindSpore refuses more than there are
-    # One row is one whole batch: a row per sample costs a third of the speed.
-    dataset = ds.GeneratorDataset(
-        source, columns, shuffle=False, num_parallel_workers=workers, python_multiprocessing=False
-    )
-    try:
-        yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    except RuntimeError:
-        if source.error is not None:
-            raise source.error from None
-        raise
+def open_reader(workers: int, train: TrainBatches | None = None, val: EvalBatches | None = None) -> BatchReader:
+    """A reader of the batches that are given; more processes than cores only take memory."""
+    batches = {name: one for name, one in ((TRAIN, train), (VAL, val)) if one is not None}
+    return BatchReader(batches, min(workers, num_cores()))
+
+
+def read_eval(reader: BatchReader) -> Iterator[EvalBatch]:
+    """All evaluation batches."""
+    for arrays in reader.read(VAL, range(len(reader.batches[VAL]))):
+        yield EvalBatch(*arrays)

@@ -5,6 +5,7 @@ Nothing is drawn in sequence across samples, so worker counts, rank splits and r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -16,6 +17,10 @@ class Stream(IntEnum):
     ORDER = 0
     TRANSFORM = 1
     DROP_KEY = 2
+    POLICY = 3
+    ERASE = 4
+    MIX = 5
+    JITTER = 6
 
 
 def generator(seed: int, stream: Stream, epoch: int, position: int = 0) -> np.random.Generator:
@@ -23,6 +28,19 @@ def generator(seed: int, stream: Stream, epoch: int, position: int = 0) -> np.ra
     key = np.array([seed, stream], np.uint64)
     counter = np.array([0, 0, epoch, position], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+@dataclass(frozen=True)
+class SampleRandom:
+    """The random numbers of one place in an epoch; a choice that is switched off shifts no other stream's."""
+
+    seed: int
+    epoch: int
+    position: int
+
+    def stream(self, stream: Stream) -> np.random.Generator:
+        """A generator at the start of a stream."""
+        return generator(self.seed, stream, self.epoch, self.position)
 
 
 def drop_keys(seed: int, step: int, batch_size: int) -> np.ndarray:

@@ -1,90 +1,111 @@
-"""Where samples are: lists of image files with labels and class names."""
+"""Where samples are: every kind of data set, as one interface. See `Source`."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+from src.data.cifar import CIFAR_SETS, open_cifar
 from src.data.digits import write_digits
+from src.data.fixed_split import fixed_split
+from src.data.flowers import open_flowers
+from src.data.image_source import IMAGE_SUFFIXES, ImageList, Source, readable
+from src.data.listed import open_list
+from src.data.synthetic import SyntheticImages
 from src.errors import DataError
+from src.schema import DataConfig
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".bmp")
 # What operating systems and tools leave in folders; hidden names are left out as well.
 _SYSTEM_FOLDERS = {"__MACOSX", "System Volume Information", "$RECYCLE.BIN", "lost+found"}
 
 
-@dataclass(frozen=True)
-class ImageList:
-    """Image files with their labels; a label is an index into ``class_names``."""
-
-    root: Path
-    paths: tuple[str, ...]
-    labels: tuple[int, ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def file(self, index: int) -> Path:
-        """Path of one image."""
-        return self.root / self.paths[index]
-
-
-def open_source(kind: str, data_url: str, split: str, num_classes: int) -> ImageList:
-    """The images of one split.
+def open_source(kind: str, data_url: str, split: str, num_classes: int, *, val_fraction: float = 0.0) -> Source:
+    """The images of one split. Nothing is written, but for digits.
 
     Args:
         kind: a choice of the config key ``set``.
-        data_url: folder that holds ``train`` and ``val``; for digits it is made when it is missing.
+        data_url: ImageNet and folder: folder that holds ``train`` and ``val``, or the class folders themselves where
+            ``val_fraction`` is given. digits: the same, made when it is missing. CIFAR10, CIFAR100, Flowers102: the
+            authors' folder or its parent. list: a list, or a folder with one for each split. synthetic: not looked at.
         split: train or val.
         num_classes: outputs of the model that will see the labels.
+        val_fraction: ImageNet, folder, list: share of every class that becomes val where the data has no val of its
+            own; see `fixed_split`.
 
     Raises:
-        DataError: no such folder, no images, a single class, or another number of classes than the model has.
+        DataError: no such folder, no images, a single class, damaged or missing files, or another number of classes
+            than the model has.
     """
     root = Path(data_url)
     if kind == "digits":
         write_digits(root)
-    if not root.is_dir():
-        raise DataError("data_url", "no such folder", data_url)
-    folder = root / split
-    if not folder.is_dir():
-        known = _folder_names(root) or None
-        raise DataError("data_url", f"must hold a folder {split} of class folders", data_url, known)
-    images = list_class_folders(folder)
-    if len(images.class_names) != num_classes:
-        raise DataError(
-            folder, f"holds {len(images.class_names)} classes, the model has num_classes {num_classes}: make them equal"
-        )
-    if split == "val" and (root / "train").is_dir() and _folder_names(root / "train") != list(images.class_names):
-        extra = sorted(set(_folder_names(root / "train")) ^ set(images.class_names))
-        raise DataError(folder, "must have the same class folders as train", f"differing {', '.join(extra[:5])}")
+    if kind == "synthetic":
+        return SyntheticImages(split, num_classes)
+    if not (root.is_dir() or (kind == "list" and root.is_file())):
+        raise DataError("data_url", "no such file or folder" if kind == "list" else "no such folder", data_url)
+    with readable("data_url"):
+        if kind in CIFAR_SETS:
+            images = open_cifar(kind, root, split)
+        elif kind == "Flowers102":
+            images = open_flowers(root, split)
+        elif kind == "list":
+            images = open_list(root, split, num_classes, val_fraction)
+        else:
+            images = _open_folder(root, split, val_fraction)
+    found = len(images.class_names)
+    if found != num_classes:
+        rule = f"holds {found} classes, the model has num_classes {num_classes}: make them equal"
+        raise DataError(images.root, rule)
     return images
+
+
+def open_split(data: DataConfig, split: str, num_classes: int) -> Source:
+    """The images of one split of a config's data set; see `open_source`."""
+    source = open_source(data.set, data.data_url, split, num_classes, val_fraction=data.val_fraction)
+    # Other sources hold bare pixels.
+    return replace(source, exif_orientation=data.exif_orientation) if isinstance(source, ImageList) else source
 
 
 def list_class_folders(folder: Path) -> ImageList:
     """Images of sorted class folders, at any depth inside them; hidden and system names are left out.
 
     Raises:
-        DataError: fewer than two classes, or a class without images.
+        DataError: fewer than two classes, a class without images, or a folder that cannot be read.
     """
-    class_names = _folder_names(folder)
-    if len(class_names) < 2:
-        raise DataError(folder, "must hold at least two class folders", ", ".join(class_names) or "none")
-    paths: list[str] = []
-    labels: list[int] = []
-    empty = []
-    for label, name in enumerate(class_names):
-        found = sorted(_images_below(folder, name))
-        if not found:
-            empty.append(name)
-        paths += found
-        labels += [label] * len(found)
+    with readable(folder):
+        class_names = _folder_names(folder)
+        if len(class_names) < 2:
+            raise DataError(folder, "must hold at least two class folders", ", ".join(class_names) or "none")
+        paths: list[str] = []
+        labels: list[int] = []
+        empty = []
+        for label, name in enumerate(class_names):
+            found = sorted(_images_below(folder, name))
+            if not found:
+                empty.append(name)
+            paths += found
+            labels += [label] * len(found)
     if empty:
         suffixes = " ".join(IMAGE_SUFFIXES)
         raise DataError(folder, f"class folders without images ({suffixes})", ", ".join(empty[:5]))
-    return ImageList(folder, tuple(paths), tuple(labels), tuple(class_names))
+    return ImageList(folder, paths, labels, tuple(class_names))
+
+
+def _open_folder(root: Path, split: str, val_fraction: float) -> ImageList:
+    has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
+    if val_fraction and not has_val:
+        return fixed_split(list_class_folders(root / "train" if has_train else root), split, val_fraction)
+    folder = root / split
+    if not folder.is_dir():
+        hint = "" if has_val else ", or set val_fraction to hold out a share of every class"
+        known = _folder_names(root)[:5] or None
+        raise DataError("data_url", f"must hold a folder {split} of class folders{hint}", root, known)
+    images = list_class_folders(folder)
+    if split == "val" and has_train and _folder_names(root / "train") != list(images.class_names):
+        extra = sorted(set(_folder_names(root / "train")) ^ set(images.class_names))
+        raise DataError(folder, "must have the same class folders as train", f"differing {', '.join(extra[:5])}")
+    return images
 
 
 def _folder_names(folder: Path) -> list[str]:
@@ -95,7 +116,8 @@ def _folder_names(folder: Path) -> list[str]:
 def _images_below(folder: Path, name: str) -> list[str]:
     found = []
     seen = set()
-    for parent, folders, files in os.walk(folder / name, followlinks=True):
+    start = len(os.path.join(folder, ""))
+    for parent, folders, files in os.walk(os.path.join(folder, name), onerror=_raise, followlinks=True):
         # A link that leads back into the class would repeat its images until the path is too long.
         real = os.path.realpath(parent)
         if real in seen:
@@ -103,9 +125,14 @@ def _images_below(folder: Path, name: str) -> list[str]:
             continue
         seen.add(real)
         folders[:] = [f for f in folders if not _is_hidden(f)]
-        relative = Path(parent).relative_to(folder)
-        found += [(relative / f).as_posix() for f in files if not _is_hidden(f) and f.lower().endswith(IMAGE_SUFFIXES)]
+        relative = parent[start:]
+        found += [f"{relative}/{f}" for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(f)]
     return found
+
+
+def _raise(error: OSError) -> None:
+    # A class must not shrink in silence because one of its folders cannot be read.
+    raise error
 
 
 def _is_hidden(name: str) -> bool:

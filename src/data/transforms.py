@@ -15,6 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from src.data.auto_augment import Policy, parse_policy
+from src.data.color_jitter import ColorJitter
+from src.data.random_erasing import RandomErasing
+from src.data.random_numbers import SampleRandom, Stream
 from src.errors import DataError
 from src.schema import AugmentConfig, DataConfig
 
@@ -28,8 +32,8 @@ RESAMPLING = {
 MAX_PIXELS = 178_956_970
 
 
-def read_image(path: Path) -> Image.Image:
-    """Decode a file to RGB.
+def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
+    """Decode a file to RGB, turned as its camera says on request; the zoo and timm do not turn.
 
     Raises:
         DataError: not an image, damaged, or too large.
@@ -38,6 +42,8 @@ def read_image(path: Path) -> Image.Image:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(path, f"image has more than {MAX_PIXELS} pixels", f"{image.width}x{image.height}")
+            if exif_orientation:
+                ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
     except UnidentifiedImageError:
         raise DataError(path, "not an image") from None
@@ -98,7 +104,22 @@ class EvalTransform:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random crop, flip, normalise; every random choice comes from the generator that is passed in."""
+    """Random crop, flip, policy, colours, normalise, erase; every choice comes from the random numbers passed in.
+
+    Attributes:
+        image_size: side of the result.
+        train_crop: random_resized, pad or none.
+        crop_scale: area of a random_resized crop over the image's.
+        crop_ratio: aspect of a random_resized crop.
+        crop_padding: pixels of shift for train_crop pad.
+        hflip: probability of a horizontal flip.
+        interpolation: a key of `RESAMPLING`, or random.
+        mean: of the channels, in [0, 1].
+        std: of the channels, in [0, 1].
+        policy: of auto_augment.
+        jitter: of colours.
+        erasing: of boxes.
+    """
 
     image_size: int
     train_crop: str
@@ -109,15 +130,50 @@ class TrainTransform:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    policy: Policy | None = None
+    jitter: ColorJitter | None = None
+    erasing: RandomErasing | None = None
 
     @classmethod
     def from_config(cls, data: DataConfig, augment: AugmentConfig, image_size: int) -> TrainTransform:
-        """The transform of a resolved config."""
-        crop = (augment.train_crop, augment.crop_scale, augment.crop_ratio, augment.crop_padding)
-        return cls(image_size, *crop, augment.hflip, data.interpolation, data.mean, data.std)
+        """The transform of a resolved config.
 
-    def __call__(self, image: Image.Image, random: np.random.Generator) -> np.ndarray:
-        """RGB image to (3, image_size, image_size) float32."""
+        Raises:
+            ConfigError: a policy that is none.
+        """
+        policy = None
+        if augment.auto_augment is not None:
+            policy = parse_policy(
+                augment.auto_augment, image_size=image_size, mean=data.mean, interpolation=data.interpolation
+            )
+        crop = (augment.train_crop, augment.crop_scale, augment.crop_ratio, augment.crop_padding)
+        return cls(
+            image_size,
+            *crop,
+            augment.hflip,
+            data.interpolation,
+            data.mean,
+            data.std,
+            policy,
+            ColorJitter(*[augment.color_jitter] * 3) if augment.color_jitter else None,
+            RandomErasing(augment.re_prob, augment.re_mode, augment.re_count) if augment.re_prob else None,
+        )
+
+    def __call__(self, image: Image.Image, random: SampleRandom, out_CYX: np.ndarray | None = None) -> np.ndarray:
+        """RGB image to (3, image_size, image_size) float32, into ``out_CYX`` where that is given."""
+        image = self.crop_and_flip(image, random.stream(Stream.TRANSFORM))
+        if self.policy is not None:
+            image = self.policy(image, random.stream(Stream.POLICY))
+        if self.jitter is not None:
+            image = self.jitter(image, random.stream(Stream.JITTER))
+        out_CYX = normalize(image, self.mean, self.std, out_CYX)
+        if self.erasing is not None:
+            generator = random.stream(Stream.ERASE)
+            self.erasing.fill(out_CYX, self.erasing.boxes(out_CYX.shape[1:], generator), generator)
+        return out_CYX
+
+    def crop_and_flip(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
+        """The part of the image that is looked at."""
         # Always the same number of draws in front: switching one choice off shifts no other.
         pick, flip = random.random(2)
         resampling = RESAMPLING[self._interpolation(pick)]
@@ -130,9 +186,7 @@ class TrainTransform:
         if self.train_crop == "pad":
             left, top = random.integers(-self.crop_padding, self.crop_padding + 1, 2).tolist()
             image = image.crop((left, top, left + self.image_size, top + self.image_size))
-        if flip < self.hflip:
-            image = ImageOps.mirror(image)
-        return normalize(image, self.mean, self.std)
+        return ImageOps.mirror(image) if flip < self.hflip else image
 
     def _interpolation(self, pick: float) -> str:
         if self.interpolation == "random":
@@ -162,10 +216,13 @@ def random_resized_box(
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
 
 
-def normalize(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """RGB image to float32 (C, Y, X): ``(pixel / 255 - mean) / std``."""
+def normalize(
+    image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...], out_CYX: np.ndarray | None = None
+) -> np.ndarray:
+    """RGB image to float32 (C, Y, X): ``(pixel / 255 - mean) / std``, into ``out_CYX`` where that is given."""
     pixel_YXC = np.asarray(image)
-    out_CYX = np.empty((pixel_YXC.shape[2], *pixel_YXC.shape[:2]), np.float32)
+    if out_CYX is None:
+        out_CYX = np.empty((pixel_YXC.shape[2], *pixel_YXC.shape[:2]), np.float32)
     for channel in range(len(out_CYX)):
         plane = out_CYX[channel]
         np.divide(pixel_YXC[..., channel], np.float32(255), out=plane)

@@ -14,8 +14,8 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import require_built
-from src.data.loader import EvalBatches, eval_iterator
-from src.data.sources import open_source
+from src.data.loader import EvalBatches, open_reader, read_eval
+from src.data.sources import open_split
 from src.data.transforms import EvalTransform
 from src.deploy.model_info import ModelInfo, verified_model_info
 from src.deploy.results import read_logits
@@ -67,7 +67,7 @@ def verify(config: Config) -> list[Row]:
     if not (wanted.mindir_path or wanted.onnx_path or wanted.result_dir):
         raise ConfigError("verify", "needs something to compare with", None, "--mindir_path, --onnx_path, --result_dir")
     weights = given_weights(model)
-    images = open_source(data.set, data.data_url, "val", model.num_classes)
+    images = open_split(data, "val", model.num_classes)
     open_device(run)
     model = with_numerics(model, weights)
     net = build_configured_model(model)
@@ -97,10 +97,11 @@ def verify(config: Config) -> list[Row]:
 def run_backends(backends: dict[str, Backend], batches: EvalBatches, workers: int) -> dict[str, np.ndarray]:
     """Logits (N, K) of every backend over all images."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in backends}
-    for batch in eval_iterator(batches, workers):
-        real = int(np.count_nonzero(~batch.is_padding_B))
-        for name, backend in backends.items():
-            parts[name].append(backend(batch.image_BCYX)[:real])
+    with open_reader(workers, val=batches) as reader:
+        for batch in read_eval(reader):
+            real = int(np.count_nonzero(~batch.is_padding_B))
+            for name, backend in backends.items():
+                parts[name].append(backend(batch.image_BCYX)[:real])
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 

@@ -5,14 +5,16 @@ Shape letters: B batch, K classes.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import require_built
-from src.data.loader import EvalBatches, eval_iterator
-from src.data.sources import open_source
+from src.data.loader import EvalBatch, EvalBatches, open_reader, read_eval
+from src.data.sources import open_split
 from src.data.transforms import EvalTransform
 from src.device import open_device
 from src.errors import DataError, NumbersError
@@ -23,6 +25,8 @@ from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 from src.weights.numerics import with_numerics
 
+_SHOWN = 10
+
 
 @dataclass(frozen=True)
 class EvalResult:
@@ -32,16 +36,17 @@ class EvalResult:
     counts: TopCounts
 
 
-def evaluate(net: nn.Cell, batches: EvalBatches, workers: int) -> EvalResult:
-    """Run a network over all batches; the filling of the last one is not counted.
+def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
+    """Run a network over all batches; padding is not counted.
 
     Raises:
         NumbersError: a logit that is not finite.
+        DataError: nothing but padding.
     """
     counts, loss_sum = TopCounts(), 0.0
     was_training = net.training
     net.set_train(False)
-    for batch in eval_iterator(batches, workers):
+    for batch in batches:
         real_B = ~batch.is_padding_B
         logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B]
         if not np.isfinite(logits_BK).all():
@@ -50,7 +55,20 @@ def evaluate(net: nn.Cell, batches: EvalBatches, workers: int) -> EvalResult:
         counts += top_counts(logits_BK, label_B)
         loss_sum += cross_entropy_sum(logits_BK, label_B)
     net.set_train(was_training)
+    if not counts.total:
+        raise DataError("on_bad_image", "no image of the split val can be read")
     return EvalResult(loss_sum / counts.total, counts)
+
+
+def print_left_out(lines: list[str]) -> None:
+    """How many images could not be read, and the first few of them."""
+    different = list(dict.fromkeys(lines))
+    if different:
+        print(f"warning: {len(different)} images were left out, they cannot be read:", file=sys.stderr)
+        for line in different[:_SHOWN]:
+            print(f"warning: {line}", file=sys.stderr)
+        if len(different) > _SHOWN:
+            print(f"warning: and {len(different) - _SHOWN} more", file=sys.stderr)
 
 
 def evaluate_checkpoint(config: Config) -> EvalResult:
@@ -63,7 +81,7 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
     require_built(config, BUILT_FOR_EVALUATION)
     config = resolved(config)
     model, data, run = config.model, config.data, config.run
-    images = open_source(data.set, data.data_url, "val", model.num_classes)
+    images = open_split(data, "val", model.num_classes)
     weights = given_weights(model)
     manifest = verified_manifest(weights)
     if manifest is not None and manifest.class_names != list(images.class_names):
@@ -75,9 +93,12 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
     net = build_configured_model(model)
     print(f"=> loading pretrained weights from '{weights}'")
     print(load_given_weights(net, model))
-    batches = EvalBatches(images, EvalTransform.from_config(data, model.image_size), data.batch_size)
+    transform = EvalTransform.from_config(data, model.image_size)
+    batches = EvalBatches(images, transform, data.batch_size, on_bad_image=data.on_bad_image)
     print("=> begin eval")
-    result = evaluate(net, batches, data.num_parallel_workers)
+    with open_reader(data.num_parallel_workers, val=batches) as reader:
+        result = evaluate(net, read_eval(reader))
+    print_left_out(reader.left_out)
     counts = result.counts
     named = {"Loss": result.loss, "Top1-Acc": counts.top1_accuracy, "Top5-Acc": counts.top5_accuracy}
     print(f"=> eval results:{named}")

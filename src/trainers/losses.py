@@ -1,19 +1,11 @@
-"""Targets and losses. One form of label in training: a distribution over the classes.
+"""Losses. One form of label in training: a distribution over the classes.
 
 Shape letters: B batch, K classes.
 """
 
 from __future__ import annotations
 
-import numpy as np
 from mindspore import Tensor, nn, ops
-
-
-def smoothed_targets(label_B: np.ndarray, num_classes: int, smoothing: float) -> np.ndarray:
-    """Labels as float32 (B, K) rows that sum to 1; ``smoothing`` is spread over all K classes, as timm and torch do."""
-    target_BK = np.full((len(label_B), num_classes), smoothing / num_classes, np.float32)
-    target_BK[np.arange(len(label_B)), label_B] += np.float32(1.0 - smoothing)
-    return target_BK
 
 
 class SoftTargetCrossEntropy(nn.Cell):

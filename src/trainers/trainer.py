@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +17,20 @@ from mindspore import Tensor, nn
 from tqdm import tqdm
 
 from src.config import require_built
-from src.data.loader import EvalBatches, TrainBatches, train_iterator
+from src.data.loader import TRAIN, EvalBatches, TrainBatches, open_reader, read_eval
+from src.data.mixup import Mixup
 from src.data.random_numbers import drop_keys
-from src.data.sources import open_source
+from src.data.sources import open_split
 from src.data.transforms import EvalTransform, TrainTransform
-from src.device import open_device, rank, stop_on_signals
+from src.data.workers import BatchReader
+from src.device import num_cores, open_device, rank, stop_on_signals
 from src.errors import ModelFileError, NumbersError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
-from src.schema import BUILT_FOR_TRAINING, Config
+from src.schema import BUILT_FOR_TRAINING, AugmentConfig, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
-from src.trainers.evaluator import evaluate
-from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
+from src.trainers.evaluator import evaluate, print_left_out
+from src.trainers.losses import SoftTargetCrossEntropy
 from src.trainers.optimizers import AdamW, split_by_decay
 from src.trainers.schedules import learning_rate
 from src.trainers.train_step import TrainStep
@@ -36,6 +39,7 @@ from src.weights.numerics import with_numerics
 from src.weights.read import read_tensors
 
 _RULER = "=" * 25
+_WAIT_WORTH_A_HINT = 0.2
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,10 @@ def train(config: Config) -> Path:
     model = with_numerics(config.model, first_weights(config, folder_path))
     config = config.model_copy(update={"model": model})
     trainer = build_trainer(config)
+    workers = config.data.num_parallel_workers
     with locked(folder_path):
         steps_per_epoch = trainer.train_batches.steps_per_epoch
-        folder = RunFolder(folder_path, config, trainer.train_batches.images.class_names, steps_per_epoch)
+        folder = RunFolder(folder_path, config, trainer.train_batches.source.class_names, steps_per_epoch)
         found = folder.find_resume()
         if found is not None:
             trainer.restore(found)
@@ -97,8 +102,14 @@ def train(config: Config) -> Path:
         if found is not None:
             print(f"=> resuming after epoch {done} from '{found}'")
         print_plan(trainer, done)
-        for epoch in range(done, config.schedule.epochs):
-            train_and_save_epoch(trainer, folder, epoch)
+        stop_on_signals()
+        with open_reader(workers, trainer.train_batches, trainer.val_batches) as reader:
+            # One reading for the whole run: the first batch of an epoch is read while the one before is evaluated.
+            steps = range(done * steps_per_epoch, config.schedule.epochs * steps_per_epoch)
+            batches = reader.read(TRAIN, steps)
+            for epoch in range(done, config.schedule.epochs):
+                train_and_save_epoch(trainer, folder, epoch, reader, batches)
+        print_left_out(reader.left_out)
     print("train success")
     return folder_path
 
@@ -110,6 +121,20 @@ def first_weights(config: Config, folder: Path) -> Path | None:
     return next(iter(before), Path(given) if given else None)
 
 
+def mixup_of(augment: AugmentConfig, num_classes: int) -> Mixup:
+    """What the keys say of mixing."""
+    return Mixup(
+        mixup_alpha=augment.mix_up,
+        cutmix_alpha=augment.cutmix,
+        cutmix_minmax=augment.cutmix_minmax,
+        prob=augment.mixup_prob,
+        switch_prob=augment.switch_prob,
+        mode=augment.mixup_mode,
+        label_smoothing=augment.label_smoothing,
+        num_classes=num_classes,
+    )
+
+
 def build_trainer(config: Config) -> Trainer:
     """Data, network and step of a resolved config.
 
@@ -118,13 +143,23 @@ def build_trainer(config: Config) -> Trainer:
         ConfigError: a model or device that cannot be.
     """
     model, data, optim, run = config.model, config.data, config.optim, config.run
-    train_images = open_source(data.set, data.data_url, "train", model.num_classes)
+    train_images = open_split(data, "train", model.num_classes)
     transform = TrainTransform.from_config(data, config.augment, model.image_size)
-    train_batches = TrainBatches(train_images, transform, data.batch_size, run.seed)
+    train_batches = TrainBatches(
+        train_images,
+        transform,
+        mixup_of(config.augment, model.num_classes),
+        data.batch_size,
+        run.seed,
+        aug_repeats=config.augment.aug_repeats,
+        mixup_off_epoch=config.augment.mixup_off_epoch,
+        on_bad_image=data.on_bad_image,
+    )
     val_batches = None
     if run.do_val:
-        val_images = open_source(data.set, data.data_url, "val", model.num_classes)
-        val_batches = EvalBatches(val_images, EvalTransform.from_config(data, model.image_size), data.batch_size)
+        val_images = open_split(data, "val", model.num_classes)
+        eval_transform = EvalTransform.from_config(data, model.image_size)
+        val_batches = EvalBatches(val_images, eval_transform, data.batch_size, on_bad_image=data.on_bad_image)
     open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
@@ -162,12 +197,16 @@ def print_plan(trainer: Trainer, done: int) -> None:
     print("begin train", flush=True)
 
 
-def train_and_save_epoch(trainer: Trainer, folder: RunFolder, epoch: int) -> None:
+def train_and_save_epoch(
+    trainer: Trainer, folder: RunFolder, epoch: int, reader: BatchReader, batches: Iterator
+) -> None:
     """One epoch, counted from 0: train, evaluate, record, save."""
     config = trainer.config
-    line = {"epoch": epoch + 1, **train_epoch(trainer, epoch)}
+    waited = reader.waited
+    line = {"epoch": epoch + 1, **train_epoch(trainer, epoch, batches)}
+    print_data_wait(reader.waited - waited, line["seconds"], reader.workers)
     if trainer.val_batches is not None:
-        result = evaluate(trainer.net, trainer.val_batches, config.data.num_parallel_workers)
+        result = evaluate(trainer.net, read_eval(reader))
         counts = result.counts
         line |= {"val_loss": result.loss, "top1": counts.top1_accuracy, "top5": counts.top5_accuracy}
         line |= {"val_images": counts.total}
@@ -180,29 +219,34 @@ def train_and_save_epoch(trainer: Trainer, folder: RunFolder, epoch: int) -> Non
         folder.save({**trainer.tensors(), "global_step": np.array(step, np.int64)}, epoch + 1)
 
 
-def train_epoch(trainer: Trainer, epoch: int) -> dict[str, float]:
-    """All steps of an epoch; returns what the history keeps of them.
+def print_data_wait(waited: float, seconds: float, workers: int) -> None:
+    """A hint when the network waits for images."""
+    if waited > _WAIT_WORTH_A_HINT * seconds:
+        cores = num_cores()
+        more = f"try num_parallel_workers {cores}" if workers < cores else "smaller files or more cores would help"
+        print(f"warning: data wait {waited / seconds:.0%} of step time: {more}", file=sys.stderr)
+
+
+def train_epoch(trainer: Trainer, epoch: int, batches: Iterator) -> dict[str, float]:
+    """All steps of an epoch, whose batches come next; returns what the history keeps of them.
 
     Raises:
         NumbersError: a loss or gradient that is not finite.
     """
     config, steps = trainer.config, trainer.train_batches.steps_per_epoch
-    num_classes, smoothing = config.model.num_classes, config.augment.label_smoothing
     first_step = epoch * steps
-    batches = train_iterator(trainer.train_batches, first_step, first_step + steps, config.data.num_parallel_workers)
     losses, norms = [], []
     started = time.perf_counter()
     label = f"epoch {epoch + 1}/{config.schedule.epochs}"
     bar = tqdm(total=steps, desc=label, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
     with bar:
-        for step, (image_BCYX, label_B) in enumerate(batches, first_step):
-            # Data threads take the signal handlers over when they start.
-            stop_on_signals()
+        # The range first: at its end no batch of the next epoch is taken.
+        for step, (image_BCYX, target_BK) in zip(range(first_step, first_step + steps), batches, strict=False):
             rate = learning_rate(step, steps, config.optim, config.schedule, config.data.batch_size)
             loss, norm = trainer.step(
                 Tensor(image_BCYX),
-                Tensor(smoothed_targets(label_B, num_classes, smoothing)),
-                Tensor(drop_keys(config.run.seed, step, len(label_B))),
+                Tensor(target_BK),
+                Tensor(drop_keys(config.run.seed, step, len(target_BK))),
                 Tensor(trainer.optimizer.rates(step, rate)),
             )
             losses.append(float(loss))

@@ -3,6 +3,7 @@
 import io
 import math
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.data.random_numbers import Stream, generator
+from src.data.auto_augment import parse_policy
+from src.data.color_jitter import ColorJitter
+from src.data.random_numbers import SampleRandom, Stream
+from src.data.sources import open_split
 from src.data.transforms import EvalTransform, TrainTransform, normalize, random_resized_box, read_image
 from src.errors import DataError
 from src.schema import AugmentConfig, DataConfig
@@ -33,8 +37,12 @@ def training(**changed) -> TrainTransform:
     return TrainTransform(**{**keys, **changed})
 
 
-def random(position: int = 0) -> np.random.Generator:
-    return generator(0, Stream.TRANSFORM, 0, position)
+def random(position: int = 0) -> SampleRandom:
+    return SampleRandom(0, 0, position)
+
+
+def crop_numbers(position: int = 0) -> np.random.Generator:
+    return random(position).stream(Stream.TRANSFORM)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ def test_padding_shifts_by_whole_pixels_and_fills_with_black():
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
 def test_a_crop_lies_inside_the_image(width, height, position):
-    left, top, w, h = random_resized_box((width, height), (0.08, 1.0), (3 / 4, 4 / 3), random(position))
+    left, top, w, h = random_resized_box((width, height), (0.08, 1.0), (3 / 4, 4 / 3), crop_numbers(position))
     assert left >= 0
     assert top >= 0
     assert left + w <= width
@@ -158,7 +166,7 @@ def test_a_crop_lies_inside_the_image(width, height, position):
 
 
 def test_areas_and_aspects_of_crops_fill_their_ranges():
-    boxes = [random_resized_box((400, 300), (0.2, 0.6), (0.5, 2.0), random(position)) for position in range(500)]
+    boxes = [random_resized_box((400, 300), (0.2, 0.6), (0.5, 2.0), crop_numbers(position)) for position in range(500)]
     areas = [w * h / 120_000 for _, _, w, h in boxes]
     aspects = [math.log2(w / h) for _, _, w, h in boxes]
     assert 0.19 < min(areas) < 0.22
@@ -169,8 +177,45 @@ def test_areas_and_aspects_of_crops_fill_their_ranges():
 
 def test_an_image_that_no_crop_fits_gives_its_middle():
     # Ten times as wide as high: every try is too high, the fallback is the widest allowed box.
-    assert random_resized_box((1000, 100), (1.0, 1.0), (3 / 4, 4 / 3), random()) == (433, 0, 133, 100)
-    assert random_resized_box((100, 1000), (1.0, 1.0), (3 / 4, 4 / 3), random()) == (0, 433, 100, 133)
+    assert random_resized_box((1000, 100), (1.0, 1.0), (3 / 4, 4 / 3), crop_numbers()) == (
+        433,
+        0,
+        133,
+        100,
+    )
+    assert random_resized_box((100, 1000), (1.0, 1.0), (3 / 4, 4 / 3), crop_numbers()) == (
+        0,
+        433,
+        100,
+        133,
+    )
+
+
+ALL_ON = AugmentConfig(auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, re_prob=1.0, re_mode="rand", re_count=2)
+
+
+def test_every_step_of_the_training_transform_counts_and_none_shifts_another():
+    data = DataConfig(interpolation="bicubic", mean=HALF, std=HALF)
+    image = picture(9, 40, 30)
+    whole = TrainTransform.from_config(data, ALL_ON, 16)
+    results = {"all": whole(image, random(5))}
+    for step in ("policy", "jitter", "erasing"):
+        results[step] = replace(whole, **{step: None})(image, random(5))
+    assert len({result.tobytes() for result in results.values()}) == 4
+    # The boxes are where they were, whatever happened to the colours.
+    without = {name: replace(whole, **{name: None}) for name in ("policy", "jitter")}
+    erased = [one(image, random(5)) != replace(one, erasing=None)(image, random(5)) for one in without.values()]
+    assert (erased[0] == erased[1]).mean() > 0.99
+
+
+def test_the_policy_gets_what_the_config_says():
+    data = DataConfig(interpolation="random", mean=MEAN, std=STD)
+    transform = TrainTransform.from_config(data, ALL_ON, 32)
+    assert transform.policy == parse_policy(ALL_ON.auto_augment, image_size=32, mean=MEAN, interpolation="random")
+    assert (transform.erasing.prob, transform.erasing.mode, transform.erasing.count) == (1.0, "rand", 2)
+    assert transform.jitter == ColorJitter(0.4, 0.4, 0.4)
+    off = TrainTransform.from_config(data, AugmentConfig(), 32)
+    assert (off.policy, off.jitter, off.erasing) == (None, None, None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -203,6 +248,24 @@ def error_of_cut(name: str, content: bytes) -> DataError | None:
     except DataError as error:
         return error
     return None
+
+
+def test_orientation_is_left_alone_unless_asked():
+    image = picture(10, 12, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save("turned.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(Path("turned.png"))), np.asarray(image))
+    turned = read_image(Path("turned.png"), exif_orientation=True)
+    assert np.array_equal(np.asarray(turned), np.rot90(np.asarray(image), -1))
+    root = Path("set")
+    for name in ("a", "b"):
+        (root / "train" / name).mkdir(parents=True)
+    image.save(root / "train" / "a" / "x.png")
+    Path("turned.png").rename(root / "train" / "b" / "x.png")
+    for asked, size in ((False, (12, 8)), (True, (8, 12))):
+        source = open_split(DataConfig(data_url=str(root), exif_orientation=asked), "train", 2)
+        assert [source.read(index).size for index in (0, 1)] == [(12, 8), size]
 
 
 def test_what_is_no_image(monkeypatch):

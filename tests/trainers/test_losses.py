@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mindspore import Tensor, ops
 
-from src.trainers.losses import SoftTargetCrossEntropy, smoothed_targets
+from src.data.mixup import soft_targets
+from src.trainers.losses import SoftTargetCrossEntropy
 from tests.oracles import read_arrays, read_json, requires_oracles
 
 CASES = ("small", "imagenet", "huge_logits", "one_class_dominates")
@@ -32,7 +33,7 @@ def test_soft_targets_equal_timm(case):
 def test_smoothed_labels_equal_torch(case, smoothing, name):
     stored = read_arrays("loss/loss_inputs_and_grads.npz")
     logits_BK = stored[f"{case}_logits"]
-    target_BK = smoothed_targets(stored[f"{case}_labels"], logits_BK.shape[1], smoothing)
+    target_BK = soft_targets(stored[f"{case}_labels"], logits_BK.shape[1], smoothing)
     loss, gradient = loss_and_gradient(logits_BK, target_BK)
     assert loss == pytest.approx(read_json("loss/losses.json")[f"{case}/{name}"], rel=2e-6)
     np.testing.assert_allclose(gradient, stored[f"{case}_{name}_grad_logits"], rtol=0, atol=1e-6)
@@ -48,7 +49,7 @@ def test_loss_of_known_numbers():
 
 
 def test_smoothed_targets_of_known_numbers():
-    target_BK = smoothed_targets(np.array([2, 0]), 4, 0.1)
+    target_BK = soft_targets(np.array([2, 0]), 4, 0.1)
     np.testing.assert_allclose(target_BK, [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]], rtol=1e-6)
     assert target_BK.dtype == np.float32
 
@@ -56,7 +57,7 @@ def test_smoothed_targets_of_known_numbers():
 @given(st.integers(1, 1000), st.floats(0, 0.99), st.data())
 def test_targets_are_distributions_with_the_label_on_top(num_classes, smoothing, data):
     label_B = np.array(data.draw(st.lists(st.integers(0, num_classes - 1), min_size=1, max_size=5)))
-    target_BK = smoothed_targets(label_B, num_classes, smoothing)
+    target_BK = soft_targets(label_B, num_classes, smoothing)
     np.testing.assert_allclose(target_BK.sum(1), 1.0, rtol=1e-5)
     assert (target_BK >= 0).all()
     assert (target_BK[np.arange(len(label_B)), label_B] == target_BK.max(1)).all()

@@ -52,10 +52,10 @@ def cut_after(monkeypatch, epochs: int) -> None:
     """The process dies at the start of the epoch after these."""
     original = trainer.train_epoch
 
-    def dying(one, epoch):
+    def dying(one, epoch, batches):
         if epoch == epochs:
             raise CutError
-        return original(one, epoch)
+        return original(one, epoch, batches)
 
     monkeypatch.setattr(trainer, "train_epoch", dying)
 
@@ -130,8 +130,8 @@ def test_divergence_ends_the_run_and_keeps_the_checkpoint(data, tmp_path, monkey
 
 def test_features_of_later_are_refused_all_at_once(data, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        train(small_run.config(data, tmp_path, mix_up=0.8, optimizer="lamb"))
-    assert [line.split(":")[0] for line in caught.value.lines] == ["mix_up", "optimizer"]
+        train(small_run.config(data, tmp_path, with_ema=True, optimizer="lamb"))
+    assert [line.split(":")[0] for line in caught.value.lines] == ["optimizer", "with_ema"]
     assert not (tmp_path / "ckpt_0").exists()
 
 

@@ -1,0 +1,184 @@
+"""Batches read ahead by worker processes, which write them into shared memory.
+
+Workers are fresh interpreters without MindSpore, some 60 MB each. The memory is a mapped file without a name, so that
+nothing is left behind however the run ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as NoAnswerError
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from src.errors import DataError
+
+# Seconds after which a batch that does not come is taken for lost.
+_PATIENCE = 600.0
+Layout = tuple[tuple[tuple[int, ...], type], ...]
+
+
+class Batches(Protocol):
+    """Random access to batches of one form; what a step holds depends on nothing but the step."""
+
+    @property
+    def layout(self) -> Layout:
+        """Shape and type of each array of a batch."""
+
+    def fill(self, step: int, arrays: tuple[np.ndarray, ...]) -> list[str]:
+        """Write the batch of a step; returns a line for each image that was left out."""
+
+
+def new_arrays(layout: Layout) -> tuple[np.ndarray, ...]:
+    """Arrays for one batch."""
+    return tuple(np.empty(shape, kind) for shape, kind in layout)
+
+
+class BatchReader:
+    """Reads batches of several kinds in the background. Close it, or use it in a ``with``.
+
+    Args:
+        batches: by name, what can be read.
+        workers: processes; 0 reads in this one, when a batch is asked for.
+
+    Attributes:
+        left_out: a line for each image that was left out so far, in the order of reading.
+        waited: seconds that `read` has waited for batches.
+    """
+
+    def __init__(self, batches: Mapping[str, Batches], workers: int):
+        self.batches, self.workers = dict(batches), workers
+        self.left_out: list[str] = []
+        self.waited = 0.0
+        self._pool: ProcessPoolExecutor | None = None
+        if workers:
+            # Not fork: a child of a process with MindSpore's threads may hang, and is as large as its parent.
+            context = multiprocessing.get_context("spawn")
+            self._slots = {name: _slots(context, one.layout, workers + 2) for name, one in self.batches.items()}
+            start = (self.batches, self._slots)
+            self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=start)
+
+    def __enter__(self) -> BatchReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; batches that they are at are finished first."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def read(self, name: str, steps: Iterable[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches of these steps, in their order. A batch's arrays hold it until the next one is asked for.
+
+        Raises:
+            UserError: what reading raised; that a worker was killed, or gives no answer.
+        """
+        if self._pool is None:
+            yield from self._read_here(self.batches[name], steps)
+            return
+        layout = self.batches[name].layout
+        upcoming = iter(steps)
+        free = deque(range(len(self._slots[name])))
+        pending: deque[tuple[Future, int]] = deque()
+
+        def submit(count: int) -> None:
+            for step in itertools.islice(upcoming, count):
+                slot = free.popleft()
+                pending.append((self._pool.submit(_fill, name, step, slot), slot))
+
+        try:
+            # One slot stays free: the batch that is looked at lies in it.
+            submit(len(free) - 1)
+            while pending:
+                future, slot = pending.popleft()
+                self.left_out += self._result(future)
+                submit(1)
+                yield _views(self._slots[name][slot], layout)
+                free.append(slot)
+        except BrokenProcessPool:
+            raise DataError("num_parallel_workers", "a worker process was killed, or ran out of memory") from None
+        finally:
+            for future, _ in pending:
+                future.cancel()
+            # Until they end, workers write into slots that the next reading will use.
+            for future, _ in pending:
+                with contextlib.suppress(BaseException):
+                    future.result()
+
+    def _read_here(self, batches: Batches, steps: Iterable[int]) -> Iterator[tuple[np.ndarray, ...]]:
+        for step in steps:
+            started = time.perf_counter()
+            arrays = new_arrays(batches.layout)
+            self.left_out += batches.fill(step, arrays)
+            self.waited += time.perf_counter() - started
+            yield arrays
+
+    def _result(self, future: Future) -> list[str]:
+        started = time.perf_counter()
+        try:
+            return future.result(_PATIENCE)
+        except NoAnswerError:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise DataError("num_parallel_workers", f"no batch for {_PATIENCE:.0f} s: is the storage there?") from None
+        finally:
+            self.waited += time.perf_counter() - started
+
+
+def _slots(context: Any, layout: Layout, count: int) -> list[ctypes.Array]:
+    size = sum(_num_bytes(shape, kind) for shape, kind in layout)
+    return [context.RawArray(ctypes.c_char, size) for _ in range(count)]
+
+
+def _num_bytes(shape: tuple[int, ...], kind: type) -> int:
+    """In whole cache lines, so that every array starts at one."""
+    return -(-math.prod(shape) * np.dtype(kind).itemsize // 64) * 64
+
+
+def _views(slot: ctypes.Array, layout: Layout) -> tuple[np.ndarray, ...]:
+    views, first = [], 0
+    for shape, kind in layout:
+        views.append(np.frombuffer(slot, kind, math.prod(shape), first).reshape(shape))
+        first += _num_bytes(shape, kind)
+    return tuple(views)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In a worker
+
+_work: dict[str, tuple[Batches, list[tuple[np.ndarray, ...]]]] = {}
+
+
+def _start(batches: Mapping[str, Batches], slots: Mapping[str, list[ctypes.Array]]) -> None:
+    # Ctrl-C goes to all processes of a terminal; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name, one in batches.items():
+        _work[name] = (one, [_views(slot, one.layout) for slot in slots[name]])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes nothing, and its workers would wait for ever."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _fill(name: str, step: int, slot: int) -> list[str]:
+    batches, views = _work[name]
+    return batches.fill(step, views[slot])
