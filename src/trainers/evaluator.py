@@ -64,7 +64,7 @@ def print_left_out(lines: list[str]) -> None:
     """How many images could not be read, and the first few of them."""
     different = list(dict.fromkeys(lines))
     if different:
-        print(f"warning: {len(different)} images were left out, they cannot be read:", file=sys.stderr)
+        print(f"warning: left out, cannot be read: {len(different)} of the images", file=sys.stderr)
         for line in different[:_SHOWN]:
             print(f"warning: {line}", file=sys.stderr)
         if len(different) > _SHOWN:

@@ -224,7 +224,7 @@ def print_data_wait(waited: float, seconds: float, workers: int) -> None:
     if waited > _WAIT_WORTH_A_HINT * seconds:
         cores = num_cores()
         more = f"try num_parallel_workers {cores}" if workers < cores else "smaller files or more cores would help"
-        print(f"warning: data wait {waited / seconds:.0%} of step time: {more}", file=sys.stderr)
+        print(f"warning: data wait {100 * waited / seconds:.0f} % of step time: {more}", file=sys.stderr)
 
 
 def train_epoch(trainer: Trainer, epoch: int, batches: Iterator) -> dict[str, float]:

@@ -128,6 +128,44 @@ def test_divergence_ends_the_run_and_keeps_the_checkpoint(data, tmp_path, monkey
     assert len(history(tmp_path / "ckpt_0")) == 1
 
 
+def test_waiting_for_data_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "num_cores", lambda: 8)
+    trainer.print_data_wait(1.9, 10.0, 2)
+    assert capsys.readouterr().err == ""
+    trainer.print_data_wait(3.8, 10.0, 2)
+    assert capsys.readouterr().err == "warning: data wait 38 % of step time: try num_parallel_workers 8\n"
+    trainer.print_data_wait(3.8, 10.0, 8)
+    assert capsys.readouterr().err == ("warning: data wait 38 % of step time: smaller files or more cores would help\n")
+
+
+def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
+    data = small_run.write_images(tmp_path / "data")
+    bad = [sorted((data / split).rglob("*.png"))[1] for split in ("train", "val")]
+    for path in bad:
+        path.write_bytes(b"no image")
+    flags = dict(epochs=2, num_parallel_workers=2)
+    with pytest.raises(DataError, match=r"not an image$"):
+        train(small_run.config(data, tmp_path / "strict", **flags))
+    capsys.readouterr()
+    folder = train(small_run.config(data, tmp_path / "run", on_bad_image="skip", **flags))
+    assert [line["val_images"] for line in history(folder)] == [small_run.NUM_VAL - 1] * 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "warning: left out, cannot be read: 2 of the images" in lines
+    assert {f"warning: {path}: not an image" for path in bad} <= set(lines)
+
+
+def test_everything_that_training_may_do_to_images(data, tmp_path):
+    keys = dict(auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.5, mix_up=0.8, cutmix=1.0, mixup_mode="elem")
+    keys |= dict(aug_repeats=2, color_jitter=0.4, mixup_off_epoch=1, epochs=2)
+    runs = [
+        train(small_run.config(data, tmp_path / name, num_parallel_workers=workers, **keys))
+        for name, workers in (("here", 0), ("workers", 2))
+    ]
+    tensors = [read_tensors(folder / "vit_tiny_patch16_2240-2_3.ckpt") for folder in runs]
+    assert all(np.array_equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
+    assert history(runs[0]) == history(runs[1])
+
+
 def test_features_of_later_are_refused_all_at_once(data, tmp_path):
     with pytest.raises(ConfigError) as caught:
         train(small_run.config(data, tmp_path, with_ema=True, optimizer="lamb"))
