@@ -262,13 +262,27 @@ class Config(BaseModel):
 
 
 class PreprocessConfig(Section):
-    """preprocess.py: images to the float32 files that the C++ runner reads."""
+    """Images to the C++ runner's float32 files; or --check DATA [--set KIND]; or --preview FILE.png --config YAML."""
 
     dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
-    data_path: str = Field(description="folder of class folders")
+    data_path: str = Field(description="folder of class folders; cifar10: the authors' folder or its parent")
     model_info: Path = Field(None, description="the .json beside the exported model: its resize, crop, mean and std")
     output_path: str = Field("./preprocess_Result", description="folder to write")
     strict: bool = Field(False, description="an unreadable image ends the run")
+
+
+class CheckConfig(Section):
+    """preprocess.py --check: decode every image and list what is wrong; nothing is written."""
+
+    check: str = Field(description="folder of train and val, or of class folders; for other kinds as data_url")
+    set: Literal["ImageNet", "folder", "list", "digits", "CIFAR10", "CIFAR100", "Flowers102"] = Field(
+        "folder", description="kind of data set; ImageNet, folder and digits all mean folders of class folders"
+    )
+    num_classes: or_none(Count) = Field(None, description="list: outputs of the model that will see the labels")
+    num_parallel_workers: Annotated[int, Field(ge=0)] = Field(
+        4, description="processes that decode (at most the CPU's cores); 0: the checking process"
+    )
+    details: bool = Field(False, description="name every file, not 20 of a kind")
 
 
 class PostprocessConfig(Section):

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from src.config import load_config, load_flags
-from src.schema import PostprocessConfig, PreprocessConfig
-from src.weights.convert_settings import read_command_line
+from src.deploy import runner_inputs
+from src.schema import PostprocessConfig
+from src.weights import convert_settings
 from tests.cpp_runner import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,11 +24,12 @@ def test_there_are_commands():
 @pytest.mark.parametrize(("name", "flags"), COMMANDS)
 def test_commands_parse(name, flags, monkeypatch):
     monkeypatch.chdir(ROOT)
-    sections = {"preprocess": PreprocessConfig, "postprocess": PostprocessConfig}
-    if name in sections:
-        load_flags(sections[name], name, shlex.split(flags))
+    if name == "postprocess":
+        load_flags(PostprocessConfig, name, shlex.split(flags))
+    elif name == "preprocess":
+        runner_inputs.read_command_line(shlex.split(flags))
     elif name == "convert":
-        read_command_line(shlex.split(flags))
+        convert_settings.read_command_line(shlex.split(flags))
     elif name != "benchmark":
         load_config(name, shlex.split(flags))
 

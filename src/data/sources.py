@@ -110,7 +110,7 @@ def _open_folder(root: Path, split: str, val_fraction: float) -> ImageList:
 
 def _folder_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not _is_hidden(e.name))
+        return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
 
 
 def _images_below(folder: Path, name: str) -> list[str]:
@@ -124,9 +124,9 @@ def _images_below(folder: Path, name: str) -> list[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [f for f in folders if not _is_hidden(f)]
+        folders[:] = [f for f in folders if not is_hidden(f)]
         relative = parent[start:]
-        found += [f"{relative}/{f}" for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not _is_hidden(f)]
+        found += [f"{relative}/{f}" for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(f)]
     return found
 
 
@@ -135,5 +135,6 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's, and not the user's."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS

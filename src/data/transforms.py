@@ -38,6 +38,8 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
     Raises:
         DataError: not an image, damaged, or too large.
     """
+    if path.is_fifo():
+        raise DataError(path, "not an image but a pipe")
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -45,11 +47,13 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
             if exif_orientation:
                 ImageOps.exif_transpose(image, in_place=True)
             return image.convert("RGB")
+    except DataError:
+        raise
     except UnidentifiedImageError:
         raise DataError(path, "not an image") from None
     except Image.DecompressionBombError as error:
         raise DataError(path, str(error)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # whatever a decoder of PIL's thinks of: RuntimeError and TypeError were seen
         raise DataError(path, f"cannot be decoded: {error}") from None
 
 

@@ -170,11 +170,11 @@ def _start(batches: Mapping[str, Batches], slots: Mapping[str, list[ctypes.Array
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name, one in batches.items():
         _work[name] = (one, [_views(slot, one.layout) for slot in slots[name]])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed closes nothing, and its workers would wait for ever."""
+def end_with_parent() -> None:
+    """Wait for the parent's end: one that is killed closes nothing, and its workers would wait for ever."""
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from src.errors import ConfigError, DataError
+from src.errors import DataError
 from src.metrics import TopCounts, top_counts
 from src.schema import PostprocessConfig
 
@@ -77,10 +77,7 @@ def postprocess(config: PostprocessConfig) -> TopCounts:
 
     Raises:
         DataError: labels or results that are missing, left over or damaged.
-        ConfigError: a data set that is not built yet.
     """
-    if config.dataset_name == "cifar10":
-        raise ConfigError("dataset_name", "not built yet", "cifar10", ["imagenet2012", "folder"])
     labels = read_labels(Path(config.label_file))
     images = list(labels)
     logits_NK = read_logits(Path(config.result_dir), images)

@@ -1,27 +1,88 @@
-"""Images to the float32 files that the C++ runner reads, by the transform that evaluation uses."""
+"""What preprocess.py can be asked for, and its first job: images to the float32 files that the C++ runner reads."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from src.data.sources import ImageList, list_class_folders
-from src.data.transforms import EvalTransform, read_image
+from src.config import load_config, load_flags
+from src.data.image_source import Source
+from src.data.sources import list_class_folders, open_source
+from src.data.transforms import EvalTransform
 from src.deploy.model_info import read_model_info
 from src.deploy.results import input_names
 from src.device import num_cores
 from src.errors import ConfigError, DataError
 from src.files import replacing, write_text
-from src.schema import PreprocessConfig
+from src.schema import CONFIG_FLAGS, CheckConfig, Config, PreprocessConfig
 
 LABEL_FILE, IMAGE_FOLDER = "imagenet_label.json", "img_data"
 # What the zoo's ImageNet models with ImageNet's mean share, used when no model is named.
 IMAGENET = EvalTransform(224, 0.9, "bicubic", "shorter", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NAMED = 5
+
+CHECK, PREVIEW = "--check", "--preview"
+_INPUTS = {f"--{key}" for key in PreprocessConfig.model_fields}
+# What each job has no use for, among the flags of the others.
+_STRANGERS = {
+    CHECK: {PREVIEW, *_INPUTS, *(f"--{name}" for name in CONFIG_FLAGS)},
+    PREVIEW: {CHECK, "--details", *_INPUTS},
+}
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """A picture to draw: the file, and the training whose batches are wanted."""
+
+    target: Path
+    config: Config
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Images to write, their names ``<class>/<name>`` in the label file, and their labels."""
+
+    source: Source
+    names: Sequence[str]
+    labels: Sequence[int]
+
+
+def read_command_line(argv: list[str]) -> PreprocessConfig | CheckConfig | PreviewRequest:
+    """Flags of one of three jobs: files for the runner, ``--check DATA``, ``--preview FILE`` with flags of train.py.
+
+    Raises:
+        ConfigError: flags of two jobs, or every fault of the flags.
+    """
+    given = [word.split("=")[0] for word in argv if word.startswith("--")]
+    job = next((word for word in (CHECK, PREVIEW) if word in given), None)
+    strangers = [word for word in given if word in _STRANGERS.get(job, ())]
+    if strangers:
+        raise ConfigError(job, f"does not go together with {', '.join(dict.fromkeys(strangers))}")
+    if job == CHECK:
+        return load_flags(CheckConfig, "preprocess", argv)
+    if job == PREVIEW:
+        target, rest = _take_target(argv)
+        return PreviewRequest(target, load_config("train", rest))
+    return load_flags(PreprocessConfig, "preprocess", argv)
+
+
+def _take_target(argv: list[str]) -> tuple[Path, list[str]]:
+    """The value of ``--preview``, and the other words."""
+    place = next(index for index, word in enumerate(argv) if word.split("=")[0] == PREVIEW)
+    _, is_joined, value = argv[place].partition("=")
+    end = place + 1
+    if not is_joined and end < len(argv) and not argv[end].startswith("-"):
+        value, end = argv[end], end + 1
+    if not value:
+        raise ConfigError(PREVIEW, "must name the picture to write, .png or .jpg")
+    return Path(value), argv[:place] + argv[end:]
 
 
 def preprocess(config: PreprocessConfig) -> Path:
@@ -31,12 +92,12 @@ def preprocess(config: PreprocessConfig) -> Path:
 
     Raises:
         DataError: no images, classes other than the model's, an unreadable image with ``strict``.
-        ConfigError: a data set that is not built yet.
         ModelFileError: the model's description cannot be read.
     """
-    if config.dataset_name == "cifar10":
-        raise ConfigError("dataset_name", "not built yet", "cifar10", ["imagenet2012", "folder"])
-    images = _open_images(Path(config.data_path))
+    folder = Path(config.data_path)
+    if not folder.is_dir():
+        raise DataError("data_path", "no such folder", folder)
+    images = _open_cifar(folder) if config.dataset_name == "cifar10" else _open_class_folders(folder)
     transform = IMAGENET
     if config.model_info is None:
         print("warning: no --model_info: 224 pixels, crop 0.9 and ImageNet's mean and std are assumed", file=sys.stderr)
@@ -45,12 +106,12 @@ def preprocess(config: PreprocessConfig) -> Path:
         transform = info.transform.transform()
         images = _with_labels_of(images, info.class_names, info.num_classes)
     output = Path(config.output_path)
-    names = input_names(list(images.paths))
+    names = input_names(list(images.names))
     _remove_stale(output, set(names.values()))
     unreadable = _write_inputs(images, names, transform, output / IMAGE_FOLDER, config.strict)
-    labels = {image: label for image, label in zip(images.paths, images.labels, strict=True) if image not in unreadable}
+    labels = {image: label for image, label in zip(images.names, images.labels, strict=True) if image not in unreadable}
     if not labels:
-        raise DataError(images.root, "no image can be read", next(iter(unreadable.values())))
+        raise DataError(images.source.root, "no image can be read", next(iter(unreadable.values())))
     write_text(output / LABEL_FILE, json.dumps(labels, ensure_ascii=False, indent=0) + "\n")
     for line in unreadable.values():
         print(f"warning: left out: {line}", file=sys.stderr)
@@ -58,27 +119,42 @@ def preprocess(config: PreprocessConfig) -> Path:
     return output
 
 
-def _open_images(folder: Path) -> ImageList:
-    if not folder.is_dir():
-        raise DataError("data_path", "no such folder", folder)
+def _open_class_folders(folder: Path) -> _Inputs:
     images = list_class_folders(folder)
     if set(images.class_names) <= {"train", "val", "test"}:
         raise DataError("data_path", f"must hold class folders: choose {folder / 'val'}", ", ".join(images.class_names))
-    return images
+    return _Inputs(images, images.paths, images.labels)
 
 
-def _with_labels_of(images: ImageList, class_names: list[str] | None, num_classes: int) -> ImageList:
-    """The labels that the model gives to these class folders, which may be some of its classes."""
+def _open_cifar(folder: Path) -> _Inputs:
+    """CIFAR-10's test images; the names are the same in both of its versions."""
+    try:
+        images = open_source("CIFAR10", str(folder), "val", 10)
+    except DataError as error:
+        # This command's flag has another name than the config's key.
+        raise DataError("data_path", error.lines[0].removeprefix("data_url: ")) from None
+    names = []
+    for path, label in zip(images.paths, images.labels, strict=True):
+        file, _, row = path.partition("#")
+        # Class names are from a file of the data set: they must not lead out of the folder.
+        class_folder = re.sub(r"[^\w -]", "_", images.class_names[label])
+        names.append(f"{class_folder}/{Path(file).stem}_{row}")
+    return _Inputs(images, names, images.labels)
+
+
+def _with_labels_of(images: _Inputs, class_names: list[str] | None, num_classes: int) -> _Inputs:
+    """The labels that the model gives to these classes, which may be some of its own."""
+    source = images.source
     if class_names is None:
-        if len(images.class_names) != num_classes:
-            rule = f"holds {len(images.class_names)} class folders, the model has {num_classes} classes without names"
-            raise DataError(images.root, rule)
+        if len(source.class_names) != num_classes:
+            rule = f"holds {len(source.class_names)} class folders, the model has {num_classes} classes without names"
+            raise DataError(source.root, rule)
         return images
-    unknown = [name for name in images.class_names if name not in class_names]
+    unknown = [name for name in source.class_names if name not in class_names]
     if unknown:
-        raise DataError(images.root, "holds classes that the model lacks", ", ".join(unknown[:_NAMED]))
-    place = [class_names.index(name) for name in images.class_names]
-    return ImageList(images.root, images.paths, tuple(place[label] for label in images.labels), tuple(class_names))
+        raise DataError(source.root, "holds classes that the model lacks", ", ".join(unknown[:_NAMED]))
+    place = [class_names.index(name) for name in source.class_names]
+    return replace(images, labels=[place[label] for label in images.labels])
 
 
 def _remove_stale(output: Path, wanted: set[str]) -> None:
@@ -91,14 +167,15 @@ def _remove_stale(output: Path, wanted: set[str]) -> None:
 
 
 def _write_inputs(
-    images: ImageList, names: dict[str, str], transform: EvalTransform, folder: Path, strict: bool
+    images: _Inputs, names: dict[str, str], transform: EvalTransform, folder: Path, strict: bool
 ) -> dict[str, str]:
     """Write one file per image; returns a line about each image that cannot be read."""
 
-    def write(image: str) -> tuple[str, str] | None:
+    def write(index: int) -> tuple[str, str] | None:
+        image = images.names[index]
         target = folder / f"{names[image]}.bin"
         try:
-            array_CYX = transform(read_image(images.root / image))
+            array_CYX = transform(images.source.read(index))
         except DataError as error:
             if strict:
                 raise
@@ -108,7 +185,8 @@ def _write_inputs(
             array_CYX.tofile(temporary)
         return None
 
+    count = len(images.names)
     with ThreadPoolExecutor(num_cores()) as pool:
-        results = pool.map(write, images.paths)
-        bar = tqdm(results, "preprocess", len(images), file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        results = pool.map(write, range(count))
+        bar = tqdm(results, "preprocess", count, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
         return dict(item for item in bar if item is not None)

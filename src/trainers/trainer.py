@@ -17,17 +17,17 @@ from mindspore import Tensor, nn
 from tqdm import tqdm
 
 from src.config import require_built
+from src.data.build import train_batches_of
 from src.data.loader import TRAIN, EvalBatches, TrainBatches, open_reader, read_eval
-from src.data.mixup import Mixup
 from src.data.random_numbers import drop_keys
 from src.data.sources import open_split
-from src.data.transforms import EvalTransform, TrainTransform
+from src.data.transforms import EvalTransform
 from src.data.workers import BatchReader
 from src.device import num_cores, open_device, rank, stop_on_signals
 from src.errors import ModelFileError, NumbersError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
-from src.schema import BUILT_FOR_TRAINING, AugmentConfig, Config
+from src.schema import BUILT_FOR_TRAINING, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
 from src.trainers.evaluator import evaluate, print_left_out
 from src.trainers.losses import SoftTargetCrossEntropy
@@ -121,20 +121,6 @@ def first_weights(config: Config, folder: Path) -> Path | None:
     return next(iter(before), Path(given) if given else None)
 
 
-def mixup_of(augment: AugmentConfig, num_classes: int) -> Mixup:
-    """What the keys say of mixing."""
-    return Mixup(
-        mixup_alpha=augment.mix_up,
-        cutmix_alpha=augment.cutmix,
-        cutmix_minmax=augment.cutmix_minmax,
-        prob=augment.mixup_prob,
-        switch_prob=augment.switch_prob,
-        mode=augment.mixup_mode,
-        label_smoothing=augment.label_smoothing,
-        num_classes=num_classes,
-    )
-
-
 def build_trainer(config: Config) -> Trainer:
     """Data, network and step of a resolved config.
 
@@ -143,18 +129,7 @@ def build_trainer(config: Config) -> Trainer:
         ConfigError: a model or device that cannot be.
     """
     model, data, optim, run = config.model, config.data, config.optim, config.run
-    train_images = open_split(data, "train", model.num_classes)
-    transform = TrainTransform.from_config(data, config.augment, model.image_size)
-    train_batches = TrainBatches(
-        train_images,
-        transform,
-        mixup_of(config.augment, model.num_classes),
-        data.batch_size,
-        run.seed,
-        aug_repeats=config.augment.aug_repeats,
-        mixup_off_epoch=config.augment.mixup_off_epoch,
-        on_bad_image=data.on_bad_image,
-    )
+    train_batches = train_batches_of(config)
     val_batches = None
     if run.do_val:
         val_images = open_split(data, "val", model.num_classes)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.deploy.results import input_names, postprocess, read_labels, read_logits
-from src.errors import ConfigError, DataError
+from src.errors import DataError
 from src.schema import PostprocessConfig
 
 
@@ -50,6 +50,14 @@ def test_the_zoos_two_lines(tmp_path, capsys):
     counts = postprocess(write(tmp_path, LOGITS, LABELS))
     assert (counts.total, counts.top1) == (3, 2)
     assert capsys.readouterr().out == f"Top1 acc:  {2 / 3}\nTop5 acc:  1.0\n"
+
+
+def test_cifar10_is_counted_like_any_other(tmp_path, capsys):
+    labels = {"cat/test_batch_0": 3, "cat/test_batch_10": 3, "ship/test_batch_1": 8}
+    config = write(tmp_path, np.eye(10)[[3, 3, 0]], labels)
+    counts = postprocess(config.model_copy(update={"dataset_name": "cifar10"}))
+    assert (counts.total, counts.top1) == (3, 2)
+    assert capsys.readouterr().out.startswith(f"Top1 acc:  {2 / 3}\n")
 
 
 def test_results_come_in_the_order_asked_for(tmp_path):
@@ -97,5 +105,3 @@ def test_what_is_not_there(tmp_path):
         read_labels(tmp_path / "absent.json")
     with pytest.raises(DataError, match="no such folder"):
         read_logits(tmp_path / "absent", ["a.png"])
-    with pytest.raises(ConfigError, match="not built yet"):
-        postprocess(PostprocessConfig(dataset_name="cifar10"))

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.data.transforms import EvalTransform, read_image
 from src.deploy import runner_inputs
 from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo
-from src.deploy.runner_inputs import preprocess
+from src.deploy.runner_inputs import PreviewRequest, preprocess, read_command_line
 from src.errors import ConfigError, DataError, ModelFileError
-from src.schema import PreprocessConfig
+from src.schema import CheckConfig, PreprocessConfig
 from tests import small_run
+from tests.data.images import cifar_labels, cifar_pixels, write_cifar
 
 TRANSFORM = EvalTransform(16, 0.875, "bilinear", "shorter", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
 
@@ -97,8 +99,82 @@ def test_what_is_refused(data, tmp_path):
         run(data.parent, tmp_path)
     with pytest.raises(DataError, match="no such folder"):
         run(tmp_path / "absent", tmp_path)
-    with pytest.raises(ConfigError, match="not built yet"):
+    with pytest.raises(DataError, match="no such folder"):
+        run(tmp_path / "absent", tmp_path, dataset_name="cifar10")
+    with pytest.raises(DataError, match="data_path: must be the unpacked folder of CIFAR10"):
         run(data, tmp_path, dataset_name="cifar10")
     (tmp_path / "y.json").write_text("{}")
     with pytest.raises(ModelFileError, match="description"):
         preprocess(PreprocessConfig(data_path=str(data), model_info=str(tmp_path / "y.json")))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# CIFAR-10
+
+CIFAR_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("above", [False, True])
+def test_cifars_test_images(version, above, tmp_path, capsys):
+    count, seed = 12, 5
+    folder = write_cifar(tmp_path / "data", "CIFAR10", version, count)
+    # The model has its classes in another order.
+    own = list(CIFAR_NAMES[::-1])
+    output = run(folder.parent if above else folder, tmp_path, own, 10, dataset_name="cifar10")
+    labels = json.loads((output / "imagenet_label.json").read_text())
+    wanted = cifar_labels("CIFAR10", seed, count)
+    assert labels == {f"{CIFAR_NAMES[k]}/test_batch_{row}": own.index(CIFAR_NAMES[k]) for row, k in enumerate(wanted)}
+    for name, pixel_CYX in zip(labels, cifar_pixels(seed, count), strict=True):
+        array_CYX = np.fromfile(output / "img_data" / f"{name}.bin", np.float32).reshape(3, 16, 16)
+        np.testing.assert_array_equal(array_CYX, TRANSFORM(Image.fromarray(pixel_CYX.transpose(1, 2, 0))))
+    assert len(list(output.rglob("*.bin"))) == count
+    assert capsys.readouterr().out == "[INFO] Completed! Total 12 data.\n"
+
+
+def test_class_names_of_a_file_do_not_lead_out_of_the_folder(tmp_path):
+    folder = write_cifar(tmp_path / "data", "CIFAR10", "binary", 12)
+    (folder / "batches.meta.txt").write_text("\n".join(f"../../{name}" for name in CIFAR_NAMES))
+    output = run(folder, tmp_path, None, 10, dataset_name="cifar10")
+    assert len(list((output / "img_data").glob("______*/*.bin"))) == 12
+
+
+def test_a_cifar_folder_without_its_test_images(tmp_path):
+    folder = write_cifar(tmp_path / "data", "CIFAR10", "binary")
+    (folder / "test_batch.bin").write_bytes(b"\0" * 100)
+    with pytest.raises(DataError, match="whole number of records"):
+        run(folder, tmp_path, dataset_name="cifar10")
+    assert not (tmp_path / "out put").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def test_three_jobs(data):
+    assert read_command_line(["--data_path", "x"]) == PreprocessConfig(data_path="x")
+    assert read_command_line(["--check", "x", "-j", "2"]) == CheckConfig(check="x", num_parallel_workers=2)
+    flags = small_run.arguments(data.parent, Path("out"))
+    config = small_run.config(data.parent, Path("out"))
+    for words in (["--preview", "x.png", *flags], [*flags, "--preview=x.png"], [*flags, "--preview", "x.png"]):
+        assert read_command_line(words) == PreviewRequest(Path("x.png"), config)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--preview x.png --check y", "--check: does not go together with --preview"),
+        ("--check y --preview=x.png", "--check: does not go together with --preview"),
+        ("--preview x.png --data_path y --details", "--preview: does not go together with --data_path, --details"),
+        ("--check y --model_info z --config=c", "--check: does not go together with --model_info, --config"),
+        ("--preview --epochs 3", "--preview: must name the picture to write"),
+        ("--epochs 3 --preview", "--preview: must name the picture to write"),
+        ("--preview= x.png", "--preview: must name the picture to write"),
+        ("--preview x.png --epoch 3", "--epoch: no such flag"),
+        ("--check y --crop 3", "--crop: no such flag"),
+        ("--data_path y --config c", "--config: no such flag"),
+    ],
+)
+def test_contradictory_flags(words, message):
+    with pytest.raises(ConfigError, match=message):
+        read_command_line(words.split())

@@ -1,0 +1,43 @@
+"""The training batches that a configuration describes."""
+
+from __future__ import annotations
+
+from src.data.loader import TrainBatches
+from src.data.mixup import Mixup
+from src.data.sources import open_split
+from src.data.transforms import TrainTransform
+from src.schema import AugmentConfig, Config
+
+
+def train_batches_of(config: Config) -> TrainBatches:
+    """The training split of a resolved config, with its augmentation.
+
+    Raises:
+        DataError: images that are missing or do not fit.
+        ConfigError: an augmentation that cannot be.
+    """
+    model, data, augment = config.model, config.data, config.augment
+    return TrainBatches(
+        open_split(data, "train", model.num_classes),
+        TrainTransform.from_config(data, augment, model.image_size),
+        mixup_of(augment, model.num_classes),
+        data.batch_size,
+        config.run.seed,
+        aug_repeats=augment.aug_repeats,
+        mixup_off_epoch=augment.mixup_off_epoch,
+        on_bad_image=data.on_bad_image,
+    )
+
+
+def mixup_of(augment: AugmentConfig, num_classes: int) -> Mixup:
+    """What the keys say of mixing."""
+    return Mixup(
+        mixup_alpha=augment.mix_up,
+        cutmix_alpha=augment.cutmix,
+        cutmix_minmax=augment.cutmix_minmax,
+        prob=augment.mixup_prob,
+        switch_prob=augment.switch_prob,
+        mode=augment.mixup_mode,
+        label_smoothing=augment.label_smoothing,
+        num_classes=num_classes,
+    )
