@@ -1,14 +1,19 @@
-"""Measure this project against a peer: ``python benchmark.py infer|train [--arch CASE,...] [--key value ...]``."""
+"""Measure this project against a peer: ``python benchmark.py infer|train|data [--arch CASE,...] [--key value ...]``."""
 
 from src.startup import run
 
 
 def main(argv: list[str]) -> None:
     """Read the mode and the flags, measure, print the table."""
+    from src.benchmark.data_runner import benchmark_data
     from src.benchmark.runner import benchmark
     from src.benchmark.settings import read_command_line
 
-    benchmark(*read_command_line(argv))
+    mode, config = read_command_line(argv)
+    if mode == "data":
+        benchmark_data(config)
+    else:
+        benchmark(mode, config)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@
     runner    starts both workers, lets them run in turns           table   medians, ratios, the printed table
     own_worker, peer_worker, serving, peers      the processes that do the work, one per side
 
-The peer's process may run in another environment: `peer_worker`, `serving` and `peers` import nothing but the standard
-library, torch and timm.
+    data_runner, data_cases, data_images, own_data_worker, own_pipelines, peer_data_worker, peer_pipelines
+              the same for input pipelines instead of networks
+
+The peer's process may run in another environment: `peer_worker`, `peers`, `peer_data_worker`, `peer_pipelines` and
+`serving` import nothing but the standard library, torch, torchvision and timm, and what those need.
 """

@@ -11,14 +11,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from src.benchmark.cases import Case, chosen_cases
 from src.benchmark.settings import BenchmarkConfig, find_peer_python
-from src.benchmark.table import Measurement, format_row, format_table
+from src.benchmark.table import DataMeasurement, Measurement, format_row, format_table
 from src.errors import NumbersError, UserError
 from src.files import write_json
 
@@ -86,13 +86,21 @@ def benchmark(mode: str, config: BenchmarkConfig) -> None:
     """
     cases = chosen_cases(config.arch, config.peer)
     peer_python = sys.executable if config.peer == "zoo" else find_peer_python(config.peer_python)
-    measured: list[Measurement] = []
-    for case in cases:
-        measured.append(measure(mode, case, config, peer_python))
-        print(format_row(mode, measured[-1]) if len(measured) > 1 else format_table(mode, measured), flush=True)
-    if config.json_path is not None:
-        settings = {"mode": mode, "threads": config.threads, "rounds": config.rounds}
-        write_json(Path(config.json_path), {**settings, "cases": [asdict(one) for one in measured]})
+    measuring = (measure(mode, case, config, peer_python) for case in cases)
+    settings = {"mode": mode, "threads": config.threads, "rounds": config.rounds}
+    report(mode, measuring, settings, config.json_path)
+
+
+def report(
+    mode: str, measuring: Iterable[Measurement | DataMeasurement], settings: dict[str, Any], json_path: str | None
+) -> None:
+    """Print the table as it grows; write the settings and the figures to a file where one is named."""
+    measured = []
+    for one in measuring:
+        print(format_row(mode, one) if measured else format_table(mode, [one]), flush=True)
+        measured.append(one)
+    if json_path is not None:
+        write_json(Path(json_path), {**settings, "cases": [asdict(one) for one in measured]})
 
 
 def measure(mode: str, case: Case, config: BenchmarkConfig, peer_python: str) -> Measurement:

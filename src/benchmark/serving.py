@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -30,11 +32,69 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def serve(answers: Any, step: Callable[[], None], description: dict[str, Any]) -> None:
+def largest_child_mb() -> float | None:
+    """Resident MiB of the largest process that `multiprocessing` started here and that still runs.
+
+    Without what is shared in memory, where batches lie that every process sees. None where the system does not tell.
+    """
+    sizes = []
+    for child in multiprocessing.active_children():
+        status = Path(f"/proc/{child.pid}/status")
+        if not status.exists():
+            return None
+        rows = dict(line.split(":", 1) for line in status.read_text(encoding="ascii").splitlines())
+        sizes.append(sum(sign * int(rows[key].split()[0]) for key, sign in (("VmRSS", 1), ("RssShmem", -1))) / 2**10)
+    return max(sizes, default=None)
+
+
+class EpochTimer:
+    """Reads an input pipeline and does nothing else.
+
+    Args:
+        epochs: every iteration is one epoch of batches and of how many images are in each.
+    """
+
+    def __init__(self, epochs: Iterable[tuple[Any, int]]):
+        self.epochs = epochs
+        self.first_batch_seconds, self.images, self.shape = 0.0, 0, ()
+        self.worker_mb: list[float] = []
+
+    def run(self) -> None:
+        """Read one epoch, touching every batch."""
+        # While batches are made is when workers are large. Only once: the first epoch's time counts for nothing.
+        looks_at_memory = not self.images
+        self.images, started = 0, time.perf_counter()
+        for batch, images in self.epochs:
+            if not self.images:
+                self.first_batch_seconds = time.perf_counter() - started
+                self.shape = tuple(batch.shape)
+            batch.reshape(-1)[-1].item()
+            self.images += images
+            if looks_at_memory:
+                self._look_at_memory()
+
+    def report(self) -> dict[str, Any]:
+        """What the last epoch had, and the largest worker process so far."""
+        self._look_at_memory()
+        return {
+            "images": self.images,
+            "shape": self.shape,
+            "first_batch_seconds": self.first_batch_seconds,
+            "worker_mb": max(self.worker_mb, default=None),
+        }
+
+    def _look_at_memory(self) -> None:
+        size = largest_child_mb()
+        self.worker_mb += [] if size is None else [size]
+
+
+def serve(
+    answers: Any, step: Callable[[], None], description: dict[str, Any], report: Callable[[], dict[str, Any]] = dict
+) -> None:
     """Answer requests until standard input closes.
 
     The first line sent is ``description``. A request ``{"steps": n}`` is answered by ``{"seconds": [...],
-    "peak_memory_mb": ...}`` with the time of every step.
+    "peak_memory_mb": ...}`` with the time of every step, and by what ``report`` adds after the last.
     """
     answers.write(json.dumps(description) + "\n")
     for line in sys.stdin:
@@ -43,4 +103,4 @@ def serve(answers: Any, step: Callable[[], None], description: dict[str, Any]) -
             started = time.perf_counter()
             step()
             seconds.append(time.perf_counter() - started)
-        answers.write(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb()}) + "\n")
+        answers.write(json.dumps({"seconds": seconds, "peak_memory_mb": peak_memory_mb(), **report()}) + "\n")

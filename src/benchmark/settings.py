@@ -14,7 +14,7 @@ from src import schema
 from src.config import load_flags
 from src.errors import ConfigError
 
-MODES = ("infer", "train")
+MODES = ("infer", "train", "data")
 OWN_ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
 INSTALL = "python -m venv .venv-bench && .venv-bench/bin/pip install -r requirements-bench.txt"
 
@@ -34,15 +34,30 @@ class BenchmarkConfig(schema.Section):
     json_path: schema.Path = Field(None, description="file for the figures")
 
 
-def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig]:
-    """The mode, which is the first word, and the flags.
+class DataBenchmarkConfig(schema.Section):
+    """benchmark.py data: this project's input pipeline and a peer's in turns, with the same worker processes."""
+
+    arch: str = Field("all", description="cases, separated by commas: imagenet_train, imagenet_eval, cifar_train")
+    peer: Literal["timm", "decode"] = Field(
+        "timm", description="timm's loader with its prefetcher; decode: nothing but decoding, in this project's workers"
+    )
+    peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
+    workers: schema.Count = Field(2, description="processes of either side that read and transform")
+    batch_size: schema.or_none(schema.Count) = Field(None, description="images per batch; empty for the case's own")
+    rounds: schema.Count = Field(5, description="turns of either side, each of one epoch")
+    json_path: schema.Path = Field(None, description="file for the figures")
+
+
+def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig | DataBenchmarkConfig]:
+    """The mode, which is the first word, and its flags.
 
     Raises:
         ConfigError: every fault of the command line.
     """
     if not {"-h", "--help"} & set(argv) and (not argv or argv[0] not in MODES):
         raise ConfigError("command line", "the first word says what is measured", argv[0] if argv else "nothing", MODES)
-    return argv[0], load_flags(BenchmarkConfig, "benchmark", argv[1:] if argv[0] in MODES else argv)
+    section = DataBenchmarkConfig if argv[0] == "data" else BenchmarkConfig
+    return argv[0], load_flags(section, "benchmark", argv[1:] if argv[0] in MODES else argv)
 
 
 def find_peer_python(given: str | None) -> str:

@@ -26,15 +26,52 @@ class Measurement:
         return self.own_mb / self.peer_mb
 
 
-def format_table(mode: str, measured: list[Measurement]) -> str:
+@dataclass(frozen=True)
+class DataMeasurement:
+    """One line of the table of input pipelines.
+
+    Images per second of whole epochs, milliseconds until the first batch of an epoch that nothing is read ahead of,
+    MiB of the largest worker process without the batches themselves; None where the system does not tell.
+    """
+
+    case: str
+    batch_size: int
+    workers: int
+    own_images_per_second: float
+    peer_images_per_second: float
+    ratio: float
+    own_first_ms: float
+    peer_first_ms: float
+    own_worker_mb: float | None
+    peer_worker_mb: float | None
+    peer: str
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
+def format_table(mode: str, measured: list[Measurement] | list[DataMeasurement]) -> str:
     """Header and lines; a ratio over 1 is faster than the peer, a memory ratio under 1 needs less."""
-    header = f"{mode:24s}{'batch':>6s}{'ours ms':>10s}{'peer ms':>10s}{'ratio':>7s}"
-    header += f"{'ours MiB':>10s}{'peer MiB':>10s}{'ratio':>7s}" if mode == "train" else ""
+    header = f"{mode:24s}{'batch':>6s}"
+    if mode == "data":
+        header += f"{'workers':>8s}{'ours img/s':>11s}{'peer img/s':>11s}{'ratio':>7s}"
+        header += f"{'first ms':>10s}{'peer ms':>9s}{'worker MiB':>12s}{'peer MiB':>10s}"
+    else:
+        header += f"{'ours ms':>10s}{'peer ms':>10s}{'ratio':>7s}"
+        header += f"{'ours MiB':>10s}{'peer MiB':>10s}{'ratio':>7s}" if mode == "train" else ""
     return "\n".join([f"{header}  peer", *[format_row(mode, one) for one in measured]])
 
 
-def format_row(mode: str, one: Measurement) -> str:
+def format_row(mode: str, one: Measurement | DataMeasurement) -> str:
     """One line of the table."""
-    line = f"{one.case:24s}{one.batch_size:6d}{one.own_ms:10.1f}{one.peer_ms:10.1f}{one.ratio:7.2f}"
-    line += f"{one.own_mb:10.0f}{one.peer_mb:10.0f}{one.memory_ratio:7.2f}" if mode == "train" else ""
+    line = f"{one.case:24s}{one.batch_size:6d}"
+    if isinstance(one, DataMeasurement):
+        line += f"{one.workers:8d}{one.own_images_per_second:11.0f}{one.peer_images_per_second:11.0f}{one.ratio:7.2f}"
+        line += f"{one.own_first_ms:10.0f}{one.peer_first_ms:9.0f}"
+        line += f"{_whole(one.own_worker_mb):>12s}{_whole(one.peer_worker_mb):>10s}"
+    else:
+        line += f"{one.own_ms:10.1f}{one.peer_ms:10.1f}{one.ratio:7.2f}"
+        line += f"{one.own_mb:10.0f}{one.peer_mb:10.0f}{one.memory_ratio:7.2f}" if mode == "train" else ""
     return f"{line}  {one.peer}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
