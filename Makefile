@@ -2,8 +2,6 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.10 python3 python,$(if $(shell $(p) -c 'import sys; print(int((3, 10) <= sys.version_info < (3, 13)))' 2>/dev/null | grep 1),$(p))))
 BIN := .venv/bin
-# A process of the tests takes up to 2 GB.
-PARALLEL := -n logical --maxprocesses 4 --dist loadgroup
 SHELL_FILES := $(wildcard scripts/*.sh ascend310_infer/*.sh) .ci/run
 CXX_FILES := $(wildcard ascend310_infer/src/*.cc ascend310_infer/src/*.h)
 
@@ -17,10 +15,10 @@ demo: .venv/runtime ## train, evaluate, export, run the C++ runner and compare, 
 	@bash scripts/demo.sh
 
 test: .venv/dev ## the tests
-	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(BIN)/python -m pytest
 
 test-all: .venv/dev ## the tests, the long ones too
-	@$(BIN)/python -m pytest $(PARALLEL) -m ""
+	@$(BIN)/python -m pytest -m ""
 
 check: .venv/dev ## formatting, lint, shell and C++ style
 	@$(BIN)/ruff check .
