@@ -46,6 +46,7 @@ python=$project/.venv/bin/python
 command -v "$python" >/dev/null || fail "needs python3 with pip to be fetched"
 
 mkdir -p -- "$lite" || fail "$lite cannot be created"
+# Beside its last place: only within one file system is the last step a rename.
 partial=$(mktemp -d -- "$lite/.partial-XXXXXX") || fail "$lite cannot be written"
 trap 'find "$partial" -delete' EXIT
 

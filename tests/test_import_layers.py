@@ -17,7 +17,7 @@ LAYERS = (
     {"errors"},
     {"schema", "strict_yaml"},
     {"config"},
-    {"device", "metrics", "files"},
+    {"device", "metrics", "pickle_follower", "files"},
     {"startup"},
     {"data", "models"},
     {"weights"},

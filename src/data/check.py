@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from src.data.image_source import IMAGE_SUFFIXES, ImageList, Source, readable
+from src.data.image_source import ImageList, Source, readable
 from src.data.inspection import Inspection, inspect_files, inspect_packed
 from src.data.listed import LIST_SUFFIXES
-from src.data.sources import is_hidden, open_source
+from src.data.sources import is_hidden, is_image_name, open_source, walk_class
 from src.device import num_cores
 from src.errors import ConfigError, DataError
 from src.schema import CheckConfig
@@ -137,12 +137,12 @@ def list_folder(folder: Path, prefix: str, report: Report) -> ImageList:
         if is_hidden(name):
             continue
         if not _is_folder(folder / name, prefix + name, report):
-            kind = "images beside the class folders, ignored" if _is_image(name) else _OTHER_FILES
+            kind = "images beside the class folders, ignored" if is_image_name(name) else _OTHER_FILES
             report.note(kind, shown(prefix + name))
             continue
         found = []
         for path in sorted(_files_below(folder, name, prefix, report)):
-            if _is_image(path):
+            if is_image_name(path):
                 found.append(path)
             else:
                 report.note(_OTHER_FILES, shown(prefix + path))
@@ -157,24 +157,17 @@ def list_folder(folder: Path, prefix: str, report: Report) -> ImageList:
 
 
 def _files_below(folder: Path, name: str, prefix: str, report: Report) -> Iterator[str]:
-    """Relative paths at any depth; what is entered and what is hidden is as in `list_class_folders`."""
-    seen = set()
+    """Relative paths at any depth."""
     start = len(os.path.join(folder, ""))
 
     def lost(error: OSError) -> None:
         path = shown(prefix + os.fspath(error.filename)[start:])
         report.find("folders that cannot be read", f"{path}: {error.strerror}")
 
-    for parent, folders, files in os.walk(os.path.join(folder, name), onerror=lost, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [one for one in folders if not is_hidden(one)]
-        for one in filter(_is_image, folders):
-            report.note("folders with the suffix of an image", shown(f"{prefix}{parent[start:]}/{one}"))
-        yield from (f"{parent[start:]}/{one}" for one in files if not is_hidden(one))
+    for parent, folders, files in walk_class(folder, name, lost):
+        for one in filter(is_image_name, folders):
+            report.note("folders with the suffix of an image", shown(f"{prefix}{parent}/{one}"))
+        yield from (f"{parent}/{one}" for one in files)
 
 
 def _is_folder(path: Path, name: str, report: Report) -> bool:
@@ -187,10 +180,6 @@ def _is_folder(path: Path, name: str, report: Report) -> bool:
         report.find("folders that cannot be read", f"{shown(name)}: {error.strerror}")
         return False
     return os.path.isdir(path)
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

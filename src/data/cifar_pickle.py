@@ -1,9 +1,8 @@
-"""The pickles of CIFAR's Python version, followed opcode by opcode: nothing is imported or called on their word."""
+"""The pickles of CIFAR's Python version: arrays, lists and dictionaries, and nothing else."""
 
 from __future__ import annotations
 
 import math
-import pickletools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,7 @@ from typing import Any
 import numpy as np
 
 from src.errors import DataError
-
-# CIFAR-100 has some 350,000.
-_MOST_OPCODES = 4_000_000
-_LITERALS = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+from src.pickle_follower import PickleFollower
 
 
 class StoredArray:
@@ -78,15 +69,13 @@ _NAMES: dict[str, Callable] = {
 def load_cifar_pickle(path: Path) -> tuple[dict[str, Any], bytes]:
     """The dictionary in a batch or a meta file, with texts as keys, and the whole content of the file.
 
-    Python's own reader is not used: a pickle can make it run any program, or take any amount of memory.
-
     Raises:
         DataError: damaged, no pickle, of something else than a dictionary, or one that names anything to be imported
             but an array.
     """
     content = path.read_bytes()
     try:
-        found = _Follower(path).load(content)
+        found = _CifarPickle(path).follow(content)
     except DataError:
         raise
     except Exception as error:  # whatever a damaged pickle leads to
@@ -96,98 +85,43 @@ def load_cifar_pickle(path: Path) -> tuple[dict[str, Any], bytes]:
     return found, content
 
 
-class _Follower:
+class _CifarPickle(PickleFollower):
+    kind = "pickle of CIFAR"
+    # The authors wrote protocols 0 and 2, other people's copies are of later ones.
+    literals = PickleFollower.literals | {"INT", "LONG", "FLOAT", "STRING", "UNICODE"}
+
     def __init__(self, path: Path):
+        super().__init__()
         self._path = path
-        self._stack: list = []
-        self._below_marks: list[list] = []
-        self._memo: dict[int, Any] = {}
-        self._actions: dict[str, Callable] = {
-            "MARK": self._mark,
-            "EMPTY_DICT": lambda _: self._push({}),
-            "EMPTY_LIST": lambda _: self._push([]),
-            "EMPTY_TUPLE": lambda _: self._push(()),
-            "DICT": lambda _: self._dictionary(self._above_mark()),
-            "LIST": lambda _: self._push(self._above_mark()),
-            "TUPLE": lambda _: self._push(tuple(self._above_mark())),
-            "TUPLE1": lambda _: self._push(tuple(self._popped(1))),
-            "TUPLE2": lambda _: self._push(tuple(self._popped(2))),
-            "TUPLE3": lambda _: self._push(tuple(self._popped(3))),
-            "APPEND": lambda _: self._append(self._popped(1)),
-            "APPENDS": lambda _: self._append(self._above_mark()),
-            "SETITEM": lambda _: self._set_items(self._popped(2)),
-            "SETITEMS": lambda _: self._set_items(self._above_mark()),
-            "PUT": self._remember,
-            "BINPUT": self._remember,
-            "LONG_BINPUT": self._remember,
-            "MEMOIZE": lambda _: self._remember(len(self._memo)),
-            "GET": lambda place: self._push(self._memo[place]),
-            "BINGET": lambda place: self._push(self._memo[place]),
-            "LONG_BINGET": lambda place: self._push(self._memo[place]),
-            "GLOBAL": self._name,
-            "STACK_GLOBAL": lambda _: self._name(" ".join(map(_text, self._popped(2)))),
-            "REDUCE": lambda _: self._call(*self._popped(2)),
-            "BUILD": lambda _: self._build(self._stack.pop()),
+        self.actions |= {
+            "DICT": lambda _: self.push(self.pairs(self.above_mark())),
+            "LIST": lambda _: self.push(self.above_mark()),
+            "PUT": self.remember,
+            "GET": self.recall,
         }
 
-    def load(self, content: bytes) -> Any:
-        for done, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-            if done > _MOST_OPCODES:
-                raise ValueError("too many objects")
-            if opcode.name in _LITERALS:
-                self._push(argument)
-            elif opcode.name in _CONSTANTS:
-                self._push(_CONSTANTS[opcode.name])
-            elif opcode.name not in ("PROTO", "FRAME", "STOP"):
-                if opcode.name not in self._actions:
-                    raise ValueError(f"opcode {opcode.name}")
-                self._actions[opcode.name](argument)
-        return self._stack.pop()
+    def refusal(self, rule: str, received: object = None) -> ValueError:
+        return ValueError(rule if received is None else f"{rule}, {received}")
 
-    def _push(self, value: Any) -> None:
-        # Looked up after the value is made, since that may replace the stack.
-        self._stack.append(value)
-
-    def _mark(self, _: None) -> None:
-        self._below_marks.append(self._stack)
-        self._stack = []
-
-    def _above_mark(self) -> list:
-        items, self._stack = self._stack, self._below_marks.pop()
-        return items
-
-    def _popped(self, count: int) -> list:
-        return [self._stack.pop() for _ in range(count)][::-1]
-
-    def _remember(self, place: int) -> None:
-        self._memo[int(place)] = self._stack[-1]
-
-    def _dictionary(self, items: list) -> None:
-        self._push({})
-        self._set_items(items)
-
-    def _append(self, items: list) -> None:
-        self._stack[-1].extend(items)
-
-    def _set_items(self, items: list) -> None:
+    def pairs(self, items: list) -> dict:
         # Other keys have no part in CIFAR, and the hash of a deep tuple can end the process.
-        pairs = zip(items[::2], items[1::2], strict=True)
-        self._stack[-1].update((_text(key), value) for key, value in pairs)
+        return {_text(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
-    def _name(self, name: str) -> None:
-        if name not in _NAMES:
-            raise DataError(self._path, "names something that no CIFAR file needs, and is not loaded", name[:100])
-        self._push(_NAMES[name])
+    def named(self, module: Any, name: Any) -> Callable:
+        both = f"{_text(module)} {_text(name)}"
+        if both not in _NAMES:
+            raise DataError(self._path, "names something that no CIFAR file needs, and is not loaded", both[:100])
+        return _NAMES[both]
 
-    def _call(self, made: Callable, arguments: tuple) -> None:
+    def called(self, made: Any, arguments: Any) -> Any:
         if made not in _NAMES.values():
             raise ValueError("calls what cannot be called")
-        self._push(made(*arguments))
+        return made(*arguments)
 
-    def _build(self, state: tuple) -> None:
-        if not isinstance(self._stack[-1], (StoredArray, _DType)):
+    def build(self, target: Any, state: Any) -> None:
+        if not isinstance(target, (StoredArray, _DType)):
             raise ValueError("sets what cannot be set")
-        self._stack[-1].state = state
+        target.state = state
 
 
 def _text(value: Any) -> str:

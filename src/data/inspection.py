@@ -6,9 +6,7 @@ import codecs
 import hashlib
 import multiprocessing
 import os
-import signal
 import stat
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -22,7 +20,7 @@ from PIL import Image
 
 from src.data.image_source import Source
 from src.data.transforms import MAX_PIXELS, read_image
-from src.data.workers import end_with_parent
+from src.data.workers import follow_parent
 from src.errors import DataError
 from src.files import sha256
 
@@ -122,8 +120,6 @@ def inspect_file(name: str) -> Inspection:
         kind = found or _type_of(head)
         reason = error.lines[0].removeprefix(" ".join(f"{path}: ".split("\n")))
         return Inspection(OTHER_TYPE, kind) if kind not in ("", wanted) else Inspection(DAMAGED, reason)
-    except Exception as error:  # what a decoder stumbles over, and the reader does not expect
-        return Inspection(DAMAGED, f"{type(error).__name__}: {error}")
     notes = []
     if found != wanted:
         notes.append((NOTE_TYPE, found))
@@ -212,10 +208,8 @@ def _await_start(pool: ProcessPoolExecutor) -> None:
 
 
 def _begin() -> None:
-    # Ctrl-C goes to all processes of a terminal; the parent decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent()
     warnings.simplefilter("ignore")
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _inspect_chunk(inspect: Callable[[str], Inspection], names: list[str]) -> list[Inspection]:

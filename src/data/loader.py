@@ -21,8 +21,6 @@ from src.device import num_cores
 from src.errors import DataError
 
 OnBadImage = Literal["error", "skip"]
-
-
 # What a reader calls the two kinds of batches.
 TRAIN, VAL = "train", "val"
 
@@ -119,12 +117,9 @@ class TrainBatches:
     def _readable(self, order: np.ndarray, position: int, left_out: list[str]) -> tuple[Image.Image, int]:
         for offset in range(len(order)):
             index = int(order[(position + offset) % len(order)])
-            try:
-                return self.source.read(index), index
-            except DataError as error:
-                if self.on_bad_image == "error":
-                    raise
-                left_out.append(str(error))
+            image = _read(self.source, index, self.on_bad_image, left_out)
+            if image is not None:
+                return image, index
         raise DataError("on_bad_image", "no image can be read, the first one says", left_out[0])
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -172,20 +167,23 @@ class EvalBatches:
         left_out: list[str] = []
         for row in range(self.batch_size):
             index = (int(step) * self.batch_size + row) * self.num_ranks + self.rank
-            image = self._image(index, left_out) if index < len(self.source) else None
+            is_real = index < len(self.source)
+            image = _read(self.source, index, self.on_bad_image, left_out) if is_real else None
             is_padding_B[row] = image is None
             label_B[row] = 0 if image is None else self.source.labels[index]
             image_BCYX[row] = 0.0 if image is None else self.transform(image)
         return left_out
 
-    def _image(self, index: int, left_out: list[str]) -> Image.Image | None:
-        try:
-            return self.source.read(index)
-        except DataError as error:
-            if self.on_bad_image == "error":
-                raise
-            left_out.append(str(error))
-            return None
+
+def _read(source: Source, index: int, on_bad_image: OnBadImage, left_out: list[str]) -> Image.Image | None:
+    """An image; nothing, and a line in ``left_out``, where it cannot be read and may be left out."""
+    try:
+        return source.read(index)
+    except DataError as error:
+        if on_bad_image == "error":
+            raise
+        left_out.append(str(error))
+        return None
 
 
 def open_reader(workers: int, train: TrainBatches | None = None, val: EvalBatches | None = None) -> BatchReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,10 +115,17 @@ def _folder_names(folder: Path) -> list[str]:
 
 
 def _images_below(folder: Path, name: str) -> list[str]:
-    found = []
+    walked = walk_class(folder, name, _raise)
+    return [f"{parent}/{file}" for parent, _, files in walked for file in files if is_image_name(file)]
+
+
+def walk_class(
+    folder: Path, name: str, on_error: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What a class folder holds at any depth without what is hidden: a path from ``folder``, its folders, its files."""
     seen = set()
     start = len(os.path.join(folder, ""))
-    for parent, folders, files in os.walk(os.path.join(folder, name), onerror=_raise, followlinks=True):
+    for parent, folders, files in os.walk(os.path.join(folder, name), onerror=on_error, followlinks=True):
         # A link that leads back into the class would repeat its images until the path is too long.
         real = os.path.realpath(parent)
         if real in seen:
@@ -125,9 +133,12 @@ def _images_below(folder: Path, name: str) -> list[str]:
             continue
         seen.add(real)
         folders[:] = [f for f in folders if not is_hidden(f)]
-        relative = parent[start:]
-        found += [f"{relative}/{f}" for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(f)]
-    return found
+        yield parent[start:], folders, [f for f in files if not is_hidden(f)]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image, by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _raise(error: OSError) -> None:

@@ -165,16 +165,21 @@ def _views(slot: ctypes.Array, layout: Layout) -> tuple[np.ndarray, ...]:
 _work: dict[str, tuple[Batches, list[tuple[np.ndarray, ...]]]] = {}
 
 
-def _start(batches: Mapping[str, Batches], slots: Mapping[str, list[ctypes.Array]]) -> None:
+def follow_parent() -> None:
+    """Let a worker live exactly as long as its parent wants it, whatever happens to the parent."""
     # Ctrl-C goes to all processes of a terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _start(batches: Mapping[str, Batches], slots: Mapping[str, list[ctypes.Array]]) -> None:
+    follow_parent()
     for name, one in batches.items():
         _work[name] = (one, [_views(slot, one.layout) for slot in slots[name]])
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def end_with_parent() -> None:
-    """Wait for the parent's end: one that is killed closes nothing, and its workers would wait for ever."""
+def _end_with_parent() -> None:
+    """A parent that is killed closes nothing, and its workers would wait for ever."""
     connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 

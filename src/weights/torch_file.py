@@ -57,7 +57,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
         order = read_member(path, archive, f"{folder}byteorder").decode("latin-1")
         if order not in ("little", "big"):
             raise ModelFileError(path, "is damaged: unknown byte order", order, ("little", "big"))
-    tree = TorchPickle(path).load(io.BytesIO(read_member(path, archive, pickled[0])))
+    tree = TorchPickle(path).follow(io.BytesIO(read_member(path, archive, pickled[0])))
 
     def content(storage: Storage) -> bytes:
         stored = read_member(path, archive, f"{folder}data/{storage.key}")
@@ -71,15 +71,15 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
 def _read_pickles(path: Path, stream: BinaryIO) -> dict[str, np.ndarray]:
     """Magic number, version, the writer's machine, the tree and the storages' names are pickles, one after another."""
     _require_no_tar(path, stream)
-    if TorchPickle(path).load(stream) != _MAGIC:
+    if TorchPickle(path).follow(stream) != _MAGIC:
         raise ModelFileError(path, "is damaged or not a torch file")
-    if TorchPickle(path).load(stream) != _VERSION:
+    if TorchPickle(path).follow(stream) != _VERSION:
         raise ModelFileError(path, "is damaged, or of an unknown version of torch's format")
     # Numbers are stored little-endian on every machine.
-    TorchPickle(path).load(stream)
+    TorchPickle(path).follow(stream)
     pickled = TorchPickle(path)
-    tree = pickled.load(stream)
-    keys = TorchPickle(path).load(stream)
+    tree = pickled.follow(stream)
+    keys = TorchPickle(path).follow(stream)
     if not (isinstance(keys, list) and all(isinstance(key, str) and key in pickled.storages for key in keys)):
         raise ModelFileError(path, "is damaged: its list of storages is not that of its tensors")
     places = _places(path, stream, [pickled.storages[key] for key in keys])

@@ -48,13 +48,15 @@ def test_more_pixels_than_the_reader_takes(tmp_path, monkeypatch):
     assert inspect_file(str(tmp_path / "x.png")) == Inspection(inspection.TOO_LARGE, "20 x 10")
 
 
-def test_errors_that_the_reader_does_not_expect(tmp_path, monkeypatch):
-    def fails(path: Path) -> Image.Image:
+def test_errors_that_a_decoder_thinks_of(tmp_path, monkeypatch):
+    def fails(image: Image.Image, mode: str) -> Image.Image:
         raise RuntimeError("Failed to\ndecode")
 
-    monkeypatch.setattr(inspection, "read_image", fails)
+    monkeypatch.setattr(Image.Image, "convert", fails)
     picture(1).save(tmp_path / "x.png")
-    assert inspect_file(str(tmp_path / "x.png")) == Inspection(inspection.DAMAGED, "RuntimeError: Failed to\ndecode")
+    assert inspect_file(str(tmp_path / "x.png")) == Inspection(
+        inspection.DAMAGED, "cannot be decoded: Failed to decode"
+    )
 
 
 def die(name: str) -> Inspection:

@@ -204,8 +204,8 @@ def test_dictionary_and_tensor_of_python_2():
 
 
 def test_more_opcodes_than_any_weights_have(monkeypatch):
-    monkeypatch.setattr("src.weights.torch_pickle._MOST_OPCODES", 50)
-    with pytest.raises(ModelFileError, match="holds more objects than any weights have"):
+    monkeypatch.setattr("src.pickle_follower.MOST_OPCODES", 50)
+    with pytest.raises(ModelFileError, match="holds more objects than any torch file has"):
         read_tensors(write_file("net.pth", torch_bytes(TENSORS)))
 
 
