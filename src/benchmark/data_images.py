@@ -77,6 +77,10 @@ class ArrayImages:
         """One image in RGB."""
         return Image.fromarray(self._image_NYXC[index])
 
+    def pixels(self, index: int) -> np.ndarray:
+        """One image as (3, rows, columns) uint8."""
+        return self._image_NYXC[index].transpose(2, 0, 1)
+
 
 def _folder_names() -> list[str]:
     return [f"class_{index}" for index in range(_NUM_FOLDERS)]

@@ -17,7 +17,7 @@ from src.data.image_source import ImageList, Source
 from src.data.loader import EvalBatches, TrainBatches
 from src.data.mixup import Mixup
 from src.data.transforms import EvalTransform, TrainTransform
-from src.data.workers import BatchReader, Layout
+from src.data.workers import WHOLE, BatchReader, Layout, Part
 from src.schema import AugmentConfig, DataConfig
 
 # What a reader calls its one kind of batches here.
@@ -45,14 +45,15 @@ class DecodedBatches:
         """Whether there was an image, for each row."""
         return (((self.batch_size,), np.bool_),)
 
-    def fill(self, step: int, arrays: tuple[np.ndarray, ...]) -> list[str]:
-        """Decode the images of a step."""
+    def fill(self, step: int, arrays: tuple[np.ndarray, ...], part: Part = WHOLE) -> list[str]:
+        """Decode the images of a step, or a part of them."""
         (is_image_B,) = arrays
-        first = step * self.batch_size
-        last = min(first + self.batch_size, self.num_images)
-        for index in range(first, last):
-            self.source.read(index)
-        is_image_B[:] = np.arange(first, first + self.batch_size) < last
+        which, of = part
+        for row in range(self.batch_size * which // of, self.batch_size * (which + 1) // of):
+            index = step * self.batch_size + row
+            is_image_B[row] = index < self.num_images
+            if is_image_B[row]:
+                self.source.read(index)
         return []
 
 

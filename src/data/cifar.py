@@ -129,10 +129,13 @@ class CifarImages:
 
     def read(self, index: int) -> Image.Image:
         """One image in RGB."""
+        return Image.fromarray(np.ascontiguousarray(self.pixels(index).transpose(1, 2, 0)))
+
+    def pixels(self, index: int) -> np.ndarray:
+        """One image as (3, 32, 32) uint8."""
         # Batches of one split are equally long.
         batch, row = divmod(range(len(self))[index], len(self.batches[0].label_N))
-        pixels_CYX = self.batches[batch].pixels[row].reshape(3, IMAGE_SIDE, IMAGE_SIDE)
-        return Image.fromarray(np.ascontiguousarray(pixels_CYX.transpose(1, 2, 0)))
+        return self.batches[batch].pixels[row].reshape(3, IMAGE_SIDE, IMAGE_SIDE)
 
 
 def open_cifar(kind: str, root: Path, split: str) -> CifarImages:

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -72,6 +72,14 @@ class PackedTexts(Sequence):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
+
+
+@runtime_checkable
+class PixelSource(Source, Protocol):
+    """A source that holds its images as they are, all of one size."""
+
+    def pixels(self, index: int) -> np.ndarray:
+        """One image as (3, rows, columns) uint8, not to be changed."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ class MixPlan:
     target_lam_B: np.ndarray
     box_B4: np.ndarray
 
+    def of_rows(self, rows: np.ndarray) -> MixPlan:
+        """The plan of some rows of the batch."""
+        return MixPlan(self.pixel_lam_B[rows], self.target_lam_B[rows], self.box_B4[rows])
+
 
 @dataclass(frozen=True)
 class Mixup:
@@ -88,11 +92,15 @@ class Mixup:
         Returns:
             The images, and their float32 (B, K) targets.
         """
-        # Once for the batch: memory that is taken and freed per image costs more than the arithmetic.
-        scratch_2CYX = np.empty((2, *image_BCYX.shape[1:]), np.float32)
-        for first in range(len(image_BCYX) // 2):
-            _mix_partners(plan, image_BCYX, (first, len(image_BCYX) - 1 - first), scratch_2CYX)
+        self.mix(plan, image_BCYX, range(len(image_BCYX) // 2))
         return image_BCYX, soft_targets(label_B, self.num_classes, self.label_smoothing, plan.target_lam_B)
+
+    def mix(self, plan: MixPlan, image_BCYX: np.ndarray, pairs: range) -> None:
+        """Mix the images i and B - 1 - i for each i of ``pairs``, in place."""
+        # Once for all of them: memory that is taken and freed per image costs more than the arithmetic.
+        scratch_2CYX = np.empty((2, *image_BCYX.shape[1:]), np.float32)
+        for first in pairs:
+            _mix_partners(plan, image_BCYX, (first, len(image_BCYX) - 1 - first), scratch_2CYX)
 
     def _choose_cutmix(self, groups: int, random: np.random.Generator) -> np.ndarray:
         pick_G = random.random(groups)

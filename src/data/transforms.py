@@ -8,6 +8,7 @@ Shape letters: C channels, Y X rows and columns.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,7 +47,9 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
                 raise DataError(path, f"image has more than {MAX_PIXELS} pixels", f"{image.width}x{image.height}")
             if exif_orientation:
                 ImageOps.exif_transpose(image, in_place=True)
-            return image.convert("RGB")
+            image.load()
+            # A conversion to the same mode would copy.
+            return image if image.mode == "RGB" else image.convert("RGB")
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -88,9 +91,9 @@ class EvalTransform:
         """Side that the image is resized to before the crop."""
         return math.floor(self.image_size / self.crop_pct)
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """RGB image to (3, image_size, image_size) float32."""
-        return normalize(self.crop(image), self.mean, self.std)
+    def __call__(self, image: Image.Image, out_CYX: np.ndarray | None = None) -> np.ndarray:
+        """RGB image to (3, image_size, image_size) float32, into ``out_CYX`` where that is given."""
+        return normalize(self.crop(image), self.mean, self.std, out_CYX)
 
     def crop(self, image: Image.Image) -> Image.Image:
         """The part of the image that is looked at, before it is normalised."""
@@ -98,7 +101,7 @@ class EvalTransform:
         if self.resize_mode == "squash":
             image = image.resize((size, size), resampling)
         else:
-            image = _resize_shorter(image, size, resampling)
+            return _resize_and_crop(image, size, self.image_size, resampling)
         return _center_crop(image, self.image_size)
 
     def as_dict(self) -> dict:
@@ -170,11 +173,28 @@ class TrainTransform:
             image = self.policy(image, random.stream(Stream.POLICY))
         if self.jitter is not None:
             image = self.jitter(image, random.stream(Stream.JITTER))
-        out_CYX = normalize(image, self.mean, self.std, out_CYX)
+        return self._erase(normalize(image, self.mean, self.std, out_CYX), random)
+
+    def takes_pixels(self, height: int, width: int) -> bool:
+        """Whether `of_pixels` can do all the work on images of this size."""
+        fits = (height, width) == (self.image_size, self.image_size)
+        return fits and self.train_crop != "random_resized" and self.policy is None and self.jitter is None
+
+    def of_pixels(self, pixel_CYX: np.ndarray, random: SampleRandom, out_CYX: np.ndarray) -> np.ndarray:
+        """As a call with an image of the same uint8 pixels: small images take longer to go through PIL than to move."""
+        draws = random.stream(Stream.TRANSFORM)
+        _, flip = draws.random(2)
+        if self.train_crop == "pad":
+            pixel_CYX = _shifted(pixel_CYX, *self._shift(draws))
+        if flip < self.hflip:
+            pixel_CYX = pixel_CYX[:, :, ::-1]
+        return self._erase(_normalize_pixels(pixel_CYX, self.mean, self.std, out_CYX), random)
+
+    def _erase(self, image_CYX: np.ndarray, random: SampleRandom) -> np.ndarray:
         if self.erasing is not None:
             generator = random.stream(Stream.ERASE)
-            self.erasing.fill(out_CYX, self.erasing.boxes(out_CYX.shape[1:], generator), generator)
-        return out_CYX
+            self.erasing.fill(image_CYX, self.erasing.boxes(image_CYX.shape[1:], generator), generator)
+        return image_CYX
 
     def crop_and_flip(self, image: Image.Image, random: np.random.Generator) -> Image.Image:
         """The part of the image that is looked at."""
@@ -188,9 +208,13 @@ class TrainTransform:
         else:
             image = image if image.size == side else image.resize(side, resampling)
         if self.train_crop == "pad":
-            left, top = random.integers(-self.crop_padding, self.crop_padding + 1, 2).tolist()
+            left, top = self._shift(random)
             image = image.crop((left, top, left + self.image_size, top + self.image_size))
         return ImageOps.mirror(image) if flip < self.hflip else image
+
+    def _shift(self, random: np.random.Generator) -> tuple[int, int]:
+        most = self.crop_padding
+        return int(random.integers(-most, most + 1)), int(random.integers(-most, most + 1))
 
     def _interpolation(self, pick: float) -> str:
         if self.interpolation == "random":
@@ -224,24 +248,60 @@ def normalize(
     image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...], out_CYX: np.ndarray | None = None
 ) -> np.ndarray:
     """RGB image to float32 (C, Y, X): ``(pixel / 255 - mean) / std``, into ``out_CYX`` where that is given."""
-    pixel_YXC = np.asarray(image)
-    if out_CYX is None:
-        out_CYX = np.empty((pixel_YXC.shape[2], *pixel_YXC.shape[:2]), np.float32)
-    for channel in range(len(out_CYX)):
-        plane = out_CYX[channel]
-        np.divide(pixel_YXC[..., channel], np.float32(255), out=plane)
-        plane -= np.float32(mean[channel])
-        plane /= np.float32(std[channel])
-    return out_CYX
+    pixel_CYX = np.asarray(image).transpose(2, 0, 1)
+    return _normalize_pixels(
+        pixel_CYX, mean, std, np.empty(pixel_CYX.shape, np.float32) if out_CYX is None else out_CYX
+    )
+
+
+def _normalize_pixels(
+    pixel_CYX: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], out_CYX: np.ndarray
+) -> np.ndarray:
+    mean_C11, std_C11 = _per_channel(mean), _per_channel(std)
+    np.divide(pixel_CYX, np.float32(255), out=out_CYX)
+    np.subtract(out_CYX, mean_C11, out=out_CYX)
+    return np.divide(out_CYX, std_C11, out=out_CYX)
+
+
+def _shifted(pixel_CYX: np.ndarray, left: int, top: int) -> np.ndarray:
+    """The window of the image's own size at a place that may be partly outside, where it is black."""
+    _, height, width = pixel_CYX.shape
+    shifted_CYX = np.zeros_like(pixel_CYX)
+    inside_CYX = pixel_CYX[:, max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+    first_row, first_column = min(max(-top, 0), height), min(max(-left, 0), width)
+    rows, columns = slice(first_row, first_row + inside_CYX.shape[1]), slice(first_column, None)
+    shifted_CYX[:, rows, columns][:, :, : inside_CYX.shape[2]] = inside_CYX
+    return shifted_CYX
+
+
+@functools.cache
+def _per_channel(values: tuple[float, ...]) -> np.ndarray:
+    return np.array(values, np.float32)[:, None, None]
 
 
 def _resize_shorter(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
-    width, height = image.size
+    result = _shorter_size(image.size, size)
+    return image if result == image.size else image.resize(result, resampling)
+
+
+def _shorter_size(of: tuple[int, int], size: int) -> tuple[int, int]:
+    width, height = of
     if min(width, height) == size:
-        return image
-    if width <= height:
-        return image.resize((size, int(size * height / width)), resampling)
-    return image.resize((int(size * width / height), size), resampling)
+        return of
+    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+
+
+def _resize_and_crop(image: Image.Image, size: int, crop: int, resampling: Image.Resampling) -> Image.Image:
+    """`_center_crop` of `_resize_shorter`, pixel for pixel.
+
+    PIL resizes rows, rounds, then resizes columns: between the two, columns that the crop leaves out can go.
+    """
+    width, height = _shorter_size(image.size, size)
+    if width <= crop or height == image.height:
+        return _center_crop(_resize_shorter(image, size, resampling), crop)
+    left = round((width - crop) / 2.0)
+    image = image.resize((width, image.height), resampling).crop((left, 0, left + crop, image.height))
+    return _center_crop(image.resize((crop, height), resampling), crop)
 
 
 def _center_crop(image: Image.Image, size: int) -> Image.Image:

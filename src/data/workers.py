@@ -30,6 +30,9 @@ from src.errors import DataError
 # Seconds after which a batch that does not come is taken for lost.
 _PATIENCE = 600.0
 Layout = tuple[tuple[tuple[int, ...], type], ...]
+# Which part of a batch, of how many.
+Part = tuple[int, int]
+WHOLE: Part = (0, 1)
 
 
 class Batches(Protocol):
@@ -39,8 +42,8 @@ class Batches(Protocol):
     def layout(self) -> Layout:
         """Shape and type of each array of a batch."""
 
-    def fill(self, step: int, arrays: tuple[np.ndarray, ...]) -> list[str]:
-        """Write the batch of a step; returns a line for each image that was left out."""
+    def fill(self, step: int, arrays: tuple[np.ndarray, ...], part: Part = WHOLE) -> list[str]:
+        """Write a part of the batch of a step; returns a line for each image that was left out."""
 
 
 def new_arrays(layout: Layout) -> tuple[np.ndarray, ...]:
@@ -68,7 +71,10 @@ class BatchReader:
         if workers:
             # Not fork: a child of a process with MindSpore's threads may hang, and is as large as its parent.
             context = multiprocessing.get_context("spawn")
-            self._slots = {name: _slots(context, one.layout, workers + 2) for name, one in self.batches.items()}
+            # All workers share the rows of a batch, so that the first one is there soon and none ends an epoch idle.
+            self._parts = {name: min(workers, max(1, one.layout[0][0][0] // 2)) for name, one in self.batches.items()}
+            counts = {name: 3 + -(-workers // parts) for name, parts in self._parts.items()}
+            self._slots = {name: _slots(context, one.layout, counts[name]) for name, one in self.batches.items()}
             start = (self.batches, self._slots)
             self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=start)
 
@@ -92,32 +98,37 @@ class BatchReader:
         if self._pool is None:
             yield from self._read_here(self.batches[name], steps)
             return
-        layout = self.batches[name].layout
+        layout, parts = self.batches[name].layout, self._parts[name]
         upcoming = iter(steps)
         free = deque(range(len(self._slots[name])))
-        pending: deque[tuple[Future, int]] = deque()
+        pending: deque[tuple[list[Future], int]] = deque()
 
         def submit(count: int) -> None:
             for step in itertools.islice(upcoming, count):
                 slot = free.popleft()
-                pending.append((self._pool.submit(_fill, name, step, slot), slot))
+                work = [self._pool.submit(_fill, name, step, slot, (which, parts)) for which in range(parts)]
+                pending.append((work, slot))
 
         try:
             # One slot stays free: the batch that is looked at lies in it.
             submit(len(free) - 1)
             while pending:
-                future, slot = pending.popleft()
-                self.left_out += self._result(future)
+                # Only taken off when done: if one part fails, the others still write.
+                work, slot = pending[0]
+                for future in work:
+                    self.left_out += self._result(future)
+                pending.popleft()
                 submit(1)
                 yield _views(self._slots[name][slot], layout)
                 free.append(slot)
         except BrokenProcessPool:
             raise DataError("num_parallel_workers", "a worker process was killed, or ran out of memory") from None
         finally:
-            for future, _ in pending:
+            given = [future for work, _ in pending for future in work]
+            for future in given:
                 future.cancel()
             # Until they end, workers write into slots that the next reading will use.
-            for future, _ in pending:
+            for future in given:
                 with contextlib.suppress(BaseException):
                     future.result()
 
@@ -184,6 +195,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _fill(name: str, step: int, slot: int) -> list[str]:
+def _fill(name: str, step: int, slot: int, part: Part) -> list[str]:
     batches, views = _work[name]
-    return batches.fill(step, views[slot])
+    return batches.fill(step, views[slot], part)

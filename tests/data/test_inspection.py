@@ -3,11 +3,10 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import ImageFile
 
 from src.data import inspection
 from src.data.inspection import Inspection, inspect_file, inspect_files
@@ -49,10 +48,10 @@ def test_more_pixels_than_the_reader_takes(tmp_path, monkeypatch):
 
 
 def test_errors_that_a_decoder_thinks_of(tmp_path, monkeypatch):
-    def fails(image: Image.Image, mode: str) -> Image.Image:
+    def fails(image: ImageFile.ImageFile) -> None:
         raise RuntimeError("Failed to\ndecode")
 
-    monkeypatch.setattr(Image.Image, "convert", fails)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
     picture(1).save(tmp_path / "x.png")
     assert inspect_file(str(tmp_path / "x.png")) == Inspection(
         inspection.DAMAGED, "cannot be decoded: Failed to decode"

@@ -1,11 +1,15 @@
 """Batches are a pure function of (seed, step): whatever the number of workers, wherever a run starts."""
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from src.data.auto_augment import parse_policy
 from src.data.color_jitter import ColorJitter
 from src.data.image_source import ImageList
 from src.data.loader import EvalBatches, TrainBatches, open_reader, read_eval
@@ -82,24 +86,103 @@ def test_a_run_that_starts_later_sees_the_same_batches(images):
         assert batch(batches, step)[0].tobytes() == whole[step][0]
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
-def test_ranks_share_the_rows_of_a_step(images, num_ranks):
-    plain = {**ALL_ON, "mixup": LABELS}
-    whole = train_batches(images, 2 * num_ranks, **plain)
-    ranks = [train_batches(images, 2, rank=rank, num_ranks=num_ranks, **plain) for rank in range(num_ranks)]
-    assert {one.steps_per_epoch for one in ranks} == {whole.steps_per_epoch}
-    for step in range(2 * whole.steps_per_epoch):
-        parts = [batch(one, step) for one in ranks]
-        for array, shares in zip(batch(whole, step), zip(*parts, strict=True), strict=True):
-            assert np.array_equal(array, np.stack(shares, 1).reshape(array.shape))
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem"])
+@pytest.mark.parametrize(("batch_size", "num_ranks", "accumulation"), [(4, 2, 1), (2, 3, 1), (4, 1, 2), (2, 2, 2)])
+def test_ranks_and_accumulated_steps_are_parts_of_one_batch(images, batch_size, num_ranks, accumulation, mode):
+    keys = {**ALL_ON, "mixup": replace(MIXED, mode=mode)}
+    shares = dict(num_ranks=num_ranks, accumulation=accumulation)
+    whole = train_batches(images, batch_size * num_ranks * accumulation, **keys)
+    ranks = [train_batches(images, batch_size, rank=rank, **shares, **keys) for rank in range(num_ranks)]
+    assert {one.steps_per_epoch for one in ranks} == {whole.steps_per_epoch * accumulation}
+    for update in range(2 * whole.steps_per_epoch):
+        expected = batch(whole, update)
+        found = new_arrays(whole.layout)
+        all_rows = []
+        for one in ranks:
+            for step in range(update * accumulation, (update + 1) * accumulation):
+                rows_B = one.rows_of_update(step)
+                all_rows += rows_B.tolist()
+                for array, part in zip(found, batch(one, step), strict=True):
+                    array[rows_B] = part
+        assert sorted(all_rows) == list(range(whole.batch_size))
+        assert all(np.array_equal(*arrays) for arrays in zip(expected, found, strict=True))
 
 
-def test_each_rank_mixes_in_its_own_way(images):
-    ranks = [train_batches(images, 4, mixup=MIXED, rank=rank, num_ranks=2) for rank in (0, 1)]
-    plain = [train_batches(images, 4, mixup=Mixup(num_classes=3), rank=rank, num_ranks=2) for rank in (0, 1)]
-    mixed, targets = ([batch(one, 0) for one in group] for group in (ranks, plain))
-    shares = [mix[1].max(1) / plain[1].max(1) for mix, plain in zip(mixed, targets, strict=True)]
-    assert not np.allclose(*shares)
+def test_rows_of_an_odd_batch(images):
+    ranks = [train_batches(images, 5, rank=rank, num_ranks=2) for rank in (0, 1)]
+    assert [one.rows_of_update(0).tolist() for one in ranks] == [[0, 2, 4, 7, 9], [1, 3, 5, 6, 8]]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize("batch_size", [4, 6, 10])
+def test_a_batch_may_be_filled_in_parts(images, batch_size, parts):
+    for batches in (train_batches(images, batch_size, **ALL_ON), EvalBatches(images, EVAL, batch_size)):
+        for step in (0, 1, 2):
+            arrays = new_arrays(batches.layout)
+            for which in reversed(range(parts)):
+                batches.fill(step, arrays, (which, parts))
+            for array, expected in zip(arrays, batch(batches, step), strict=True):
+                assert np.array_equal(array, expected)
+
+
+def test_two_hundred_batches_are_the_same_however_they_are_read():
+    """Of 600 pictures through every augmentation: in worker processes, from the middle, on ranks, accumulated."""
+    images = list_class_folders(write_folders(Path("many"), {"ant": 200, "bee": 200, "cat": 200}))
+    transform = replace(
+        TRAIN,
+        policy=parse_policy("rand-m9-mstd0.5-inc1", image_size=8, mean=HALF, interpolation="bicubic"),
+        erasing=RandomErasing(0.25, "pixel"),
+    )
+    keys = dict(transform=transform, mixup=replace(MIXED, mode="batch"), mixup_off_epoch=3)
+    whole = train_batches(images, 8, **keys)
+    digests = [hashlib.sha256(image + target).hexdigest() for image, target in collect(whole, 0, 200)]
+    assert len(set(digests)) == 200
+    for workers in (1, 2, 3):
+        read = collect(train_batches(images, 8, **keys), 0, 200, workers)
+        assert [hashlib.sha256(image + target).hexdigest() for image, target in read] == digests
+    later = collect(train_batches(images, 8, **keys), 123, 200, 2)
+    assert [hashlib.sha256(image + target).hexdigest() for image, target in later] == digests[123:]
+    for shares in (dict(num_ranks=2), dict(num_ranks=4), dict(accumulation=2)):
+        num_ranks, accumulation = shares.get("num_ranks", 1), shares.get("accumulation", 1)
+        size = 8 // (num_ranks * accumulation)
+        ranks = [train_batches(images, size, rank=rank, **shares, **keys) for rank in range(num_ranks)]
+        for update in range(200):
+            arrays = new_arrays(whole.layout)
+            for one in ranks:
+                for step in range(update * accumulation, (update + 1) * accumulation):
+                    for array, part in zip(arrays, batch(one, step), strict=True):
+                        array[one.rows_of_update(step)] = part
+            assert hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest() == digests[update]
+
+
+@pytest.mark.parametrize("train_crop", ["pad", "none"])
+@pytest.mark.parametrize("padding", [0, 3, 11])
+def test_small_pictures_need_no_pil(train_crop, padding, monkeypatch):
+    source = SyntheticPixels()
+    transform = replace(TRAIN, train_crop=train_crop, crop_padding=padding, erasing=RandomErasing(0.5, "rand"))
+    assert transform.takes_pixels(8, 8)
+    assert not transform.takes_pixels(8, 9)
+    keys = dict(transform=transform, mixup=MIXED)
+    quick = collect(train_batches(source, **keys), 0, 20)
+    monkeypatch.setattr(TrainTransform, "takes_pixels", lambda *_: False)
+    assert collect(train_batches(source, **keys), 0, 20) == quick
+
+
+class SyntheticPixels:
+    """Noise that lies in memory."""
+
+    root, class_names, labels = Path("noise"), ("ant", "bee", "cat"), [0, 1, 2] * 8
+    paths = tuple(map(str, range(24)))
+    pixels_NCYX = np.random.default_rng(0).integers(0, 256, (24, 3, 8, 8), np.uint8)
+
+    def __len__(self) -> int:
+        return 24
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.pixels(index).transpose(1, 2, 0)))
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.pixels_NCYX[index]
 
 
 @pytest.mark.parametrize("num_ranks", [2, 5])
