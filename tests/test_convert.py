@@ -1,8 +1,5 @@
 """convert.py: any file of any naming into any other, to the bit; what is refused leaves everything as it was."""
 
-import importlib
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +7,6 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from src import startup
 from src.files import sha256
 from src.models import MODELS, build_model
 from src.schema import ModelConfig
@@ -20,6 +16,7 @@ from src.weights.manifest import Manifest, write_manifest
 from src.weights.read import read_tensors
 from src.weights.write import write_ckpt
 from tests import recipe
+from tests.command import command
 from tests.networks import FAMILIES, TINY, official_shapes, tiny, values
 from tests.oracles import ORACLES, requires_oracles
 from tests.weights import published
@@ -28,33 +25,16 @@ from tests.weights.published import Arrays
 ARCH = "cct_2_3x2_32"
 
 
-@pytest.fixture
-def convert(monkeypatch, capsys) -> Callable[..., tuple[int, list[str], list[str]]]:
-    """Run the script; returns its exit code and its lines on stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, words)])
-        code = 0
-        try:
-            startup.run(importlib.import_module("convert").main)
-        except SystemExit as left:
-            code = left.code
-        printed = capsys.readouterr()
-        return code, printed.out.splitlines(), printed.err.splitlines()
-
-    return call
+def convert(*words: object) -> tuple[int, list[str], list[str]]:
+    """Run the script; its exit code and its lines on stdout and stderr."""
+    return command("convert", *words)
 
 
-@pytest.fixture
-def done(convert) -> Callable[..., list[str]]:
-    """Run the script, which must succeed; returns its lines."""
-
-    def call(*words: object) -> list[str]:
-        code, lines, faults = convert(*words)
-        assert (code, faults) == (0, [])
-        return lines
-
-    return call
+def done(*words: object) -> list[str]:
+    """Run the script, which must succeed; its lines."""
+    code, lines, faults = convert(*words)
+    assert (code, faults) == (0, [])
+    return lines
 
 
 def small(**changed: object) -> Arrays:
@@ -74,7 +54,7 @@ def assert_same(path: str, arrays: Arrays) -> None:
 # Round trips
 
 
-def test_round_trips_are_equal_to_the_bit(done):
+def test_round_trips_are_equal_to_the_bit():
     arrays = small()
     save_file(arrays, "a.safetensors")
     flags = ("--arch", ARCH)
@@ -124,7 +104,7 @@ def tiny_run(path: str, family: str, **changed: object) -> Arrays:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_checkpoints_of_ours_say_what_they_are(family, done):
+def test_checkpoints_of_ours_say_what_they_are(family):
     arrays = tiny_run("run.ckpt", family)
     first, last = done("--from", "run.ckpt", "--to", "theirs.safetensors")
     assert first.endswith(f"loaded {len(arrays)}, left over 2 of the training state")
@@ -132,7 +112,7 @@ def test_checkpoints_of_ours_say_what_they_are(family, done):
     assert_same("theirs.safetensors", arrays)
 
 
-def test_fine_tuned_files_convert_at_their_own_size(done):
+def test_fine_tuned_files_convert_at_their_own_size():
     arrays = small(num_classes=3, image_size=48, in_channels=1)
     save_file(arrays, "a.safetensors")
     (_, last) = done("--from", "a.safetensors", "--arch", ARCH, "--to", "b.ckpt")
@@ -141,7 +121,7 @@ def test_fine_tuned_files_convert_at_their_own_size(done):
     assert_same("c.safetensors", arrays)
 
 
-def test_another_image_size_resamples(done):
+def test_another_image_size_resamples():
     save_file(small(), "a.safetensors")
     first, last = done("--from", "a.safetensors", "--arch", ARCH, "--image_size", 64, "--to", "b.ckpt")
     assert "resampled 1 (classifier.positional_emb (1, 64, 128) to (1, 256, 128), bilinear)" in first
@@ -149,7 +129,7 @@ def test_another_image_size_resamples(done):
     assert read_tensors(Path("b.ckpt"))["classifier.positional_emb"].shape == (1, 256, 128)
 
 
-def test_the_mean_of_several(done):
+def test_the_mean_of_several():
     arrays = small()
     for number in (1, 2, 3):
         save_file({name: array * number for name, array in arrays.items()}, f"{number}.safetensors")
@@ -161,7 +141,7 @@ def test_the_mean_of_several(done):
     assert all(np.abs(found[name] - array).max() < 1e-6 for name, array in expected.items())
 
 
-def test_details(done):
+def test_details():
     save_file(small(), "a.safetensors")
     lines = done("--from", "a.safetensors", "--arch", ARCH, "--to", "b.ckpt", "--details")
     assert "loaded: 31" in lines
@@ -172,14 +152,14 @@ def test_details(done):
 # Which model
 
 
-def test_an_arch_that_alone_fits_is_found(done):
+def test_an_arch_that_alone_fits_is_found():
     arrays = recipe.weights(official_shapes(build_model("vit_testing", num_classes=5, image_size=32)), "unit")
     save_file(arrays, "a.safetensors")
     _, last = done("--from", "a.safetensors", "--to", "b.ckpt")
     assert "vit_testing, compat official, 5 classes, 32 x 32" in last
 
 
-def test_archs_that_fit_alike_are_named(convert):
+def test_archs_that_fit_alike_are_named():
     save_file(published.zoo(small(num_classes=3)), "a.safetensors")
     code, _, (fault,) = convert("--from", "a.safetensors", "--to", "b.ckpt")
     assert code == 2
@@ -188,7 +168,7 @@ def test_archs_that_fit_alike_are_named(convert):
     assert not Path("b.ckpt").exists()
 
 
-def test_weights_of_no_model(convert):
+def test_weights_of_no_model():
     save_file(
         {"conv1.weight": np.ones((64, 3, 7, 7), np.float32), "bn1.weight": np.ones(64, np.float32)}, "a.safetensors"
     )
@@ -196,7 +176,7 @@ def test_weights_of_no_model(convert):
     assert (code, fault) == (2, "error: --arch: must be given, no model fits the weights of a.safetensors as it is")
 
 
-def test_names_of_the_zoo_choose_its_numerics(done):
+def test_names_of_the_zoo_choose_its_numerics():
     arrays = small()
     save_file(published.zoo(arrays), "a.safetensors")
     _, last = done("--from", "a.safetensors", "--arch", ARCH, "--to", "b.ckpt")
@@ -205,7 +185,7 @@ def test_names_of_the_zoo_choose_its_numerics(done):
     assert "compat official" in last
 
 
-def test_what_the_zoo_has_no_place_for(convert, done):
+def test_what_the_zoo_has_no_place_for():
     arrays = tiny_run("lean.ckpt", "tnt", compat="zoo")
     _, last = done("--from", "lean.ckpt", "--to", "zoo.ckpt", "--names", "zoo")
     assert "compat zoo" in last
@@ -221,7 +201,7 @@ def test_what_the_zoo_has_no_place_for(convert, done):
     assert not Path("b.ckpt").exists()
 
 
-def test_zoo_names_are_those_of_the_family(done):
+def test_zoo_names_are_those_of_the_family():
     for family, form in (("vit", published.zoo_vit), ("deit", published.zoo), ("pcpvt", published.zoo)):
         arrays = tiny_run(f"{family}.ckpt", family)
         done("--from", f"{family}.ckpt", "--to", "zoo.ckpt", "--names", "zoo")
@@ -251,7 +231,7 @@ def test_zoo_names_are_those_of_the_family(done):
         (["--list", "vit", "--from", "a.safetensors"], "--list: takes one pattern at most"),
     ],
 )
-def test_usage(words, rule, convert):
+def test_usage(words, rule):
     save_file(small(), "a.safetensors")
     Path("x").mkdir()
     before = Path("a.safetensors").read_bytes()
@@ -271,7 +251,7 @@ def test_words_of_the_command_line():
 
 
 @pytest.mark.parametrize("source", ["absent.ckpt", "short.safetensors", "other.safetensors"])
-def test_a_failed_run_leaves_the_old_file(source, convert):
+def test_a_failed_run_leaves_the_old_file(source):
     arrays = small()
     save_file({name: array for name, array in arrays.items() if "fc" not in name}, "short.safetensors")
     save_file({"x": np.ones(3, np.float32)}, "other.safetensors")
@@ -283,7 +263,7 @@ def test_a_failed_run_leaves_the_old_file(source, convert):
     assert not list(Path().glob(".partial-*"))
 
 
-def test_a_checkpoint_of_a_run_is_not_replaced(convert):
+def test_a_checkpoint_of_a_run_is_not_replaced():
     save_file(small(), "a.safetensors")
     write_run("best.ckpt", ModelConfig(arch=ARCH), small())
     before = Path("best.ckpt").read_bytes()
@@ -293,7 +273,7 @@ def test_a_checkpoint_of_a_run_is_not_replaced(convert):
     assert Path("best.ckpt").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_of_ours(convert):
+def test_a_damaged_checkpoint_of_ours():
     write_run("best.ckpt", ModelConfig(arch=ARCH), small())
     Path("best.ckpt").write_bytes(Path("best.ckpt").read_bytes()[:-1])
     code, _, (fault,) = convert("--from", "best.ckpt", "--to", "a.ckpt")
@@ -307,13 +287,13 @@ def test_a_damaged_checkpoint_of_ours(convert):
 
 @requires_oracles
 @pytest.mark.parametrize("name", ["weights.pth", "weights_legacy.pth", "weights_ddp_wrapped.pth.tar"])
-def test_published_files(name, done):
+def test_published_files(name):
     folder = ORACLES / "models" / ARCH
     done("--from", folder / name, "--arch", ARCH, "--to", "a.safetensors")
     assert_same("a.safetensors", load_file(folder / "weights.safetensors"))
 
 
-def test_list_of_models(done):
+def test_list_of_models():
     header, *lines = done("--list", "deit_*_distilled*")
     assert header.split() == [
         "arch",

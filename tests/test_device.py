@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from src import device
 from tests import small_run
+from tests.command import python
 from tests.cpp_runner import ROOT
 
 
@@ -17,11 +16,11 @@ def train(tmp_path: Path, **flags: object) -> tuple[dict[str, float], str]:
     """A run of train.py with a kernel cache of its own; its figures and what it printed."""
     data = small_run.write_images(tmp_path / "data")
     output = tmp_path / "_".join(map(str, flags.values()))
-    words = [sys.executable, ROOT / "train.py", *small_run.arguments(data, output, epochs=1, **flags)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     for name in ("MS_COMPILER_CACHE_PATH", "MS_GRAPH_KERNEL_TILING"):
         environment.pop(name, None)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    words = small_run.arguments(data, output, epochs=1, **flags)
+    done = python(ROOT / "train.py", *words, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     (row,) = map(json.loads, (output / "ckpt_0" / "metrics.jsonl").read_text().splitlines())
     return row, done.stdout

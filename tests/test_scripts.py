@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests import small_run
+from tests.command import python
 from tests.cpp_runner import ROOT
 
 SCRIPTS = ROOT / "scripts"
@@ -76,17 +77,7 @@ def test_evaluation_prints_the_zoos_line(folder):
 
 def test_inference_counts_what_evaluation_counts(folder, runner):
     best = folder / "train_standalone" / "ckpt_0" / "best.ckpt"
-    command = [
-        sys.executable,
-        str(ROOT / "export.py"),
-        "--config",
-        "c.yaml",
-        "--pretrained",
-        str(best),
-        "--ir_version",
-        "1",
-    ]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    python(ROOT / "export.py", "--config", "c.yaml", "--pretrained", best, "--ir_version", 1, cwd=folder, check=True)
     ran = bash("run_infer_310.sh", "cct_2_3x2_32.mindir", "imagenet2012", "data/val", cwd=folder)
     assert ran.returncode == 0, ran.stderr
     line = json.loads((best.parent / "metrics.jsonl").read_text())
@@ -141,9 +132,11 @@ def test_no_ascend_here_is_one_line(folder):
     [pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow), (signal.SIGTERM, 75), (signal.SIGKILL, -9)],
 )
 def test_interrupted_training_goes_on(number, code, folder, tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "--config", "c.yaml", "--epochs", "20"]
-    command += ["--output_dir", str(tmp_path), "--save_every", "1"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = [str(ROOT / "train.py"), "--config", "c.yaml", "--epochs", "20"]
+    words += ["--output_dir", str(tmp_path), "--save_every", "1"]
+    process = subprocess.Popen(
+        [sys.executable, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("ckpt_0/*-2_3.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -151,7 +144,7 @@ def test_interrupted_training_goes_on(number, code, folder, tmp_path):
     assert process.wait(timeout=60) == code
     lines = [line for line in process.stderr.read().splitlines() if line.startswith("error")]
     assert lines == (["error: interrupted, run the same command to go on"] if code == 75 else [])
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    ran = python(*words, cwd=folder)
     assert ran.returncode == 0, ran.stderr
     assert "=> resuming after epoch" in ran.stdout
     epochs = [json.loads(line)["epoch"] for line in (tmp_path / "ckpt_0" / "metrics.jsonl").read_text().splitlines()]

@@ -1,6 +1,5 @@
 """preprocess.py --check: every fault of a data set is named, whatever the files are, and nothing is written."""
 
-import importlib
 import io
 import os
 import shutil
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import startup
 from src.data.check import Report, check, list_folder, shown
 from src.data.sources import list_class_folders
 from src.errors import ConfigError, DataError
 from src.schema import CheckConfig
 from tests import small_run
+from tests.command import command
 from tests.data.bad_files import GIF, JPEG, PNG, write_bad_files
 from tests.data.images import picture, write_cifar, write_flowers, write_folders
 
@@ -25,23 +24,6 @@ from tests.data.images import picture, write_cifar, write_flowers, write_folders
 @pytest.fixture
 def data(tmp_path):
     return small_run.write_images(tmp_path / "data")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run preprocess.py with arguments; returns its exit code and the lines of stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["preprocess.py", *map(str, words)])
-        code = 0
-        try:
-            startup.run(importlib.import_module("preprocess").main)
-        except SystemExit as left:
-            code = left.code
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err.splitlines()
-
-    return call
 
 
 def run(data: Path, **flags: object) -> CheckConfig:
@@ -84,9 +66,9 @@ def tree(root: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_summary_of_a_good_folder(workers, data, command):
+def test_summary_of_a_good_folder(workers, data):
     before = tree(data.parent)
-    code, out, err = command("--check", data, "--num_parallel_workers", workers)
+    code, out, err = command("preprocess", "--check", data, "--num_parallel_workers", workers)
     assert (code, err) == (0, [])
     assert out == [
         "train: 12 images in 3 classes, smallest 4 in circle, largest 4 in circle",
@@ -146,14 +128,14 @@ def test_the_images_are_those_of_training(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_bad_file_is_named_and_ends_nothing(workers, tmp_path, command):
+def test_every_bad_file_is_named_and_ends_nothing(workers, tmp_path):
     write_folders(tmp_path / "train", {"a": 2, "b": 2})
     kinds = write_bad_files(tmp_path / "train" / "b")
     assert len(kinds) >= 40
     (tmp_path / "train" / "a" / "folder.png").mkdir()
     started = time.monotonic()
     words = ("--check", tmp_path, "--details", "true", "--num_parallel_workers", workers)
-    code, out, err = command(*words)
+    code, out, err = command("preprocess", *words)
     assert time.monotonic() - started < 60
     assert code == 3
     assert err[-1].startswith(f"error: {tmp_path}: {len(kinds)} findings, listed above. Received: ")
@@ -265,11 +247,11 @@ ODD_NAMES = {
 }
 
 
-def test_odd_names_stay_on_one_line(tmp_path, command):
+def test_odd_names_stay_on_one_line(tmp_path):
     write_folders(tmp_path, {"a": 1, "b": 1})
     for name in ODD_NAMES:
         (tmp_path / "a" / name).write_bytes(b"no image")
-    code, out, _ = command("--check", tmp_path, "--num_parallel_workers", 2)
+    code, out, _ = command("preprocess", "--check", tmp_path, "--num_parallel_workers", 2)
     assert code == 3
     (lines,) = (names for kind, names in listed(out).items() if kind.startswith("finding"))
     wanted = {f"{text if text.startswith(chr(39)) else f'a/{text}'}: text" for text in ODD_NAMES.values()}
@@ -291,9 +273,9 @@ def test_terminals_without_unicode(tmp_path, monkeypatch):
     assert b"gr\\xf6\\xdfe/x.png" in stream.buffer.getvalue()
 
 
-def test_folders_without_any_image(command):
+def test_folders_without_any_image():
     Path("empty").mkdir()
-    code, out, err = command("--check", "empty")
+    code, out, err = command("preprocess", "--check", "empty")
     assert code == 3
     assert out[0] == "images: 0 images in 0 classes"
     assert err == [
@@ -342,14 +324,14 @@ def test_list(tmp_path, capsys):
         check(run(path, set="list"))
 
 
-def test_flags_that_contradict_each_other(command, data):
-    code, _, err = command("--check", data, "--preview", "x.png")
+def test_flags_that_contradict_each_other(data):
+    code, _, err = command("preprocess", "--check", data, "--preview", "x.png")
     assert (code, err) == (2, ["error: --check: does not go together with --preview"])
-    code, _, err = command("--check", data, "--data_path", "x", "--strict", "--config=y")
+    code, _, err = command("preprocess", "--check", data, "--data_path", "x", "--strict", "--config=y")
     assert (code, err) == (2, ["error: --check: does not go together with --data_path, --strict, --config"])
-    code, _, err = command("--check", data, "--set", "synthetic")
+    code, _, err = command("preprocess", "--check", data, "--set", "synthetic")
     assert code == 2
     assert "not one of the choices" in err[0]
-    assert command("--check", data, "--epochs", "3")[0] == 2
-    assert command("--check", "absent") == (3, [], ["error: --check: no such folder. Received: absent"])
+    assert command("preprocess", "--check", data, "--epochs", "3")[0] == 2
+    assert command("preprocess", "--check", "absent") == (3, [], ["error: --check: no such folder. Received: absent"])
     assert not Path("x.png").exists()

@@ -2,8 +2,6 @@
 
 import pickle
 import struct
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from src.data.cifar import CIFAR_SETS
 from src.data.cifar_pickle import load_cifar_pickle
 from src.data.sources import open_source
 from src.errors import DataError
+from tests.command import python
 from tests.data.images import (
     CIFAR_LAYOUTS,
     cifar_batch,
@@ -24,7 +23,6 @@ from tests.data.images import (
     python2_pickle,
     write_cifar,
 )
-from tests.oracles import PROJECT
 
 NUM_CLASSES = {"CIFAR10": 10, "CIFAR100": 100}
 COUNT = 4
@@ -285,7 +283,7 @@ def test_a_pickle_takes_no_memory_on_its_word():
         "    except DataError as error: print(error)\n"
     )
     where = [str(Path(name).resolve()) for name in cases]
-    run = subprocess.run([sys.executable, "-c", code, *where], cwd=PROJECT, capture_output=True, text=True, check=False)
+    run = python("-c", code, *where)
     assert (run.returncode, len(run.stdout.splitlines())) == (0, len(cases)), run.stderr
 
 

@@ -1,14 +1,11 @@
 """preprocess.py --preview: the pixels and labels of training's own batches, in a picture that is whole or not there."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from src import startup
 from src.data.build import mixup_of, train_batches_of
 from src.data.loader import TRAIN, open_reader
 from src.data.mixup import Mixup
@@ -17,6 +14,7 @@ from src.errors import ConfigError
 from src.models import resolved
 from src.schema import AugmentConfig
 from tests import small_run
+from tests.command import command
 from tests.data.images import picture
 
 HARD = {"auto_augment": "rand-m9-mstd0.5-inc1", "mix_up": 0.8, "cutmix": 1.0, "re_prob": 0.5, "aug_repeats": 2}
@@ -28,25 +26,13 @@ def data(tmp_path):
     return small_run.write_images(tmp_path / "data")
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run preprocess.py with arguments; returns its exit code and the lines of stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, list[str], list[str]]:
-        monkeypatch.setattr(sys, "argv", ["preprocess.py", *map(str, words)])
-        code = 0
-        try:
-            startup.run(importlib.import_module("preprocess").main)
-        except SystemExit as left:
-            code = left.code
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err.splitlines()
-
-    return call
-
-
 def config(data: Path, **flags: object):
     return resolved(small_run.config(data, Path("out"), **flags))
+
+
+def run(target: str, data: Path, **flags: object) -> tuple[int, list[str], list[str]]:
+    """The script as a user calls it."""
+    return command("preprocess", "--preview", target, *small_run.arguments(data, Path("out"), **flags))
 
 
 def cells(page: Image.Image, side: int, count: int) -> list[np.ndarray]:
@@ -174,10 +160,9 @@ def test_names_are_cut_to_a_width():
 
 
 @pytest.mark.parametrize("name", ["x.png", "pictures/x.jpg", "X.PNG"])
-def test_command_writes_one_file(name, data, command):
+def test_command_writes_one_file(name, data):
     Path("recipe.yaml").write_text("mix_up: 0.8\nlabel_smoothing: 0.1\n")
-    flags = small_run.arguments(data, Path("out"))
-    code, out, err = command("--preview", name, "--config", "recipe.yaml", *flags, "--cutmix", "1")
+    code, out, err = run(name, data, config="recipe.yaml", cutmix=1)
     assert (code, err) == (0, [])
     assert out[0] == "=> Reading YAML config from recipe.yaml"
     assert out[-1] == f"=> 12 training images in {name}"
@@ -186,22 +171,20 @@ def test_command_writes_one_file(name, data, command):
     assert {path.as_posix() for path in Path().rglob("*") if path.is_file()} == {name, "recipe.yaml"}
 
 
-def test_the_same_picture_with_any_number_of_processes(data, command):
+def test_the_same_picture_with_any_number_of_processes(data):
     for count in (0, 2):
-        flags = small_run.arguments(data, Path("out"), num_parallel_workers=count, **HARD)
-        assert command("--preview", f"{count}.png", *flags)[0] == 0
+        assert run(f"{count}.png", data, num_parallel_workers=count, **HARD)[0] == 0
     assert Path("0.png").read_bytes() == Path("2.png").read_bytes()
 
 
-def test_what_is_refused(data, command):
-    flags = small_run.arguments(data, Path("out"))
-    code, _, err = command("--preview", "x.gif", *flags)
+def test_what_is_refused(data):
+    code, _, err = run("x.gif", data)
     assert (code, err) == (2, ["error: --preview: unknown kind of picture. Received: x.gif. Known: .png, .jpg"])
-    assert command("--preview", "x.png", *small_run.arguments(data, Path("out"), data_url="absent"))[0] == 3
-    code, _, err = command("--preview", "x.png", *small_run.arguments(data, Path("out"), auto_augment="strong"))
+    assert run("x.png", data, data_url="absent")[0] == 3
+    code, _, err = run("x.png", data, auto_augment="strong")
     assert code == 2
     assert "auto_augment" in err[0]
-    code, _, err = command("--preview", "x.png", *small_run.arguments(data, Path("out"), batch_size=3, mix_up=1))
+    code, _, err = run("x.png", data, batch_size=3, mix_up=1)
     assert (code, err) == (2, ["error: batch_size: must be even with mix_up or cutmix. Received: 3"])
     assert not list(Path().iterdir())
 

@@ -4,8 +4,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 
@@ -16,7 +14,7 @@ import pytest
 from src.data import workers
 from src.data.workers import BatchReader
 from src.errors import ConfigError, DataError
-from tests.cpp_runner import ROOT
+from tests.command import python
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def test_workers_end_with_a_killed_parent():
         "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = python("-c", code, timeout=60)
     assert ended.returncode == -signal.SIGKILL
     pids = [int(word) for word in ended.stdout.split()]
     assert pids
