@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from src.benchmark.table import format_table
 from src.data.image_source import ImageList
 from src.data.workers import BatchReader
 from src.errors import ConfigError, NumbersError
+from tests.benchmark.stand_in import stand_in
 from tests.oracles import PROJECT
 
 TINY = {
@@ -31,12 +33,6 @@ IMAGES = {"imagenet_train": 4, "imagenet_eval": 5, "cifar_train": 6}
 
 # Answers as src.benchmark.peer_data_worker does.
 _PEER = """\
-#!{python}
-import json, sys, types
-sys.path.insert(0, {project!r})
-from src.benchmark.serving import EpochTimer, reserve_stdout, serve
-request = json.loads(sys.argv[-1])
-answers = reserve_stdout()
 class Batch(list):
     shape = request["batch_size"], 3, request["image_size"], request["image_size"]
     reshape = lambda self, _: [types.SimpleNamespace(item=float)]
@@ -45,12 +41,9 @@ serve(answers, timer.run, dict(name="stand-in", versions=dict()), timer.report)
 """
 
 
-def stand_in(folder, images: int) -> str:
-    """An interpreter that is the peer's process, whatever it is asked to run."""
-    path = folder / "python"
-    path.write_text(_PEER.format(python=sys.executable, project=str(PROJECT), images=images), encoding="utf-8")
-    path.chmod(0o755)
-    return str(path)
+def peer(folder: Path, images: int) -> str:
+    """A peer that reads so many images."""
+    return stand_in(folder, _PEER.format(images=images))
 
 
 @pytest.fixture
@@ -98,13 +91,13 @@ def test_decoding_alone_against_a_whole_pipeline(tiny_cases, tmp_path, monkeypat
 
 
 def test_a_whole_run_with_arrays(tiny_cases, tmp_path, capsys):
-    python = stand_in(tmp_path, IMAGES["cifar_train"])
+    python = peer(tmp_path, IMAGES["cifar_train"])
     benchmark_data(DataBenchmarkConfig(arch="cifar_train", peer_python=python, workers=1, rounds=1))
     assert capsys.readouterr().out.splitlines()[1].endswith("  stand-in")
 
 
 def test_a_peer_that_reads_fewer_images_is_refused(tiny_cases, tmp_path):
-    python = stand_in(tmp_path, 5)
+    python = peer(tmp_path, 5)
     with pytest.raises(NumbersError, match=r"cifar_train: both sides must read .*Received: \(6, .*here, \(5, "):
         benchmark_data(DataBenchmarkConfig(arch="cifar_train", peer_python=python, workers=1, rounds=1))
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,19 +11,13 @@ from src.benchmark.cases import Case
 from src.benchmark.runner import benchmark, started
 from src.benchmark.settings import BenchmarkConfig
 from src.errors import UserError
-from tests.oracles import PROJECT
+from tests.benchmark.stand_in import stand_in
 
 _TINY = Case("tiny", "vit_tiny_patch16_224", 2, 16, 3, dict(patch_size=8, embed_dim=8, depth=1, num_heads=2))
 _REQUEST = {**_TINY.__dict__, "mode": "infer", "threads": 1, "formulation": "own"}
 
 # Answers as src.benchmark.peer_worker does; sleeps 1 ms a step.
 _PEER = """\
-#!{python}
-import json, sys, time
-sys.path.insert(0, {project!r})
-from src.benchmark.serving import reserve_stdout, serve
-request = json.loads(sys.argv[-1])
-answers = reserve_stdout()
 print("a library talks")
 sizes = request["sizes"]
 assert sizes["mlp_ratio"] == 4.0 and sizes["depth"] == 1 and request["batch_size"] == 2, request
@@ -34,12 +29,9 @@ serve(answers, lambda: time.sleep(1e-3), dict(name="stand-in", versions=dict(), 
 """
 
 
-def stand_in(folder, extra: int = 0) -> str:
-    """An interpreter that is the peer's process, whatever it is asked to run."""
-    path = folder / "python"
-    path.write_text(_PEER.format(python=sys.executable, project=str(PROJECT), extra=extra), encoding="utf-8")
-    path.chmod(0o755)
-    return str(path)
+def peer(folder: Path, extra: int = 0) -> str:
+    """A peer whose network has so many parameters more than ours."""
+    return stand_in(folder, _PEER.format(extra=extra))
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def tiny_case(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_a_whole_run(mode, tiny_case, tmp_path, capsys):
-    config = BenchmarkConfig(peer_python=stand_in(tmp_path), rounds=2, json_path=str(tmp_path / "figures.json"))
+    config = BenchmarkConfig(peer_python=peer(tmp_path), rounds=2, json_path=str(tmp_path / "figures.json"))
     benchmark(mode, config)
     header, line = capsys.readouterr().out.splitlines()
     assert header.split()[:2] == [mode, "batch"]
@@ -66,7 +58,7 @@ def test_a_whole_run(mode, tiny_case, tmp_path, capsys):
 
 def test_networks_of_other_sizes_are_refused(tiny_case, tmp_path):
     with pytest.raises(UserError, match="as many parameters"):
-        benchmark("infer", BenchmarkConfig(peer_python=stand_in(tmp_path, extra=1), rounds=1))
+        benchmark("infer", BenchmarkConfig(peer_python=peer(tmp_path, extra=1), rounds=1))
 
 
 def test_a_worker_that_ends_early_says_why():
@@ -79,10 +71,7 @@ def test_a_worker_that_ends_early_says_why():
 
 
 def test_a_worker_that_dies_between_turns_says_so(tmp_path):
-    script = tmp_path / "python"
-    script.write_text(f"#!{sys.executable}\nprint('{{}}', flush=True)\n", encoding="utf-8")
-    script.chmod(0o755)
-    with started(str(script), "peer_worker", _REQUEST) as worker:
+    with started(stand_in(tmp_path, "print('{}', file=answers)"), "peer_worker", _REQUEST) as worker:
         worker.process.wait()
         with pytest.raises(UserError, match="peer_worker: ended early: without a message"):
             worker.run(1)
