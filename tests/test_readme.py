@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from src.config import load_config, load_flags
-from src.deploy import runner_inputs
+from src.deploy import preprocess_jobs
 from src.schema import PostprocessConfig
 from src.weights import convert_settings
 from tests.cpp_runner import ROOT
@@ -27,7 +27,7 @@ def test_commands_parse(name, flags, monkeypatch):
     if name == "postprocess":
         load_flags(PostprocessConfig, name, shlex.split(flags))
     elif name == "preprocess":
-        runner_inputs.read_command_line(shlex.split(flags))
+        preprocess_jobs.read_command_line(shlex.split(flags))
     elif name == "convert":
         convert_settings.read_command_line(shlex.split(flags))
     elif name != "benchmark":

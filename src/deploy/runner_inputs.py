@@ -1,4 +1,4 @@
-"""What preprocess.py can be asked for, and its first job: images to the float32 files that the C++ runner reads."""
+"""Images to the float32 files that the C++ runner reads."""
 
 from __future__ import annotations
 
@@ -12,37 +12,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from src.config import load_config, load_flags
 from src.data.image_source import Source
 from src.data.sources import list_class_folders, open_source
 from src.data.transforms import EvalTransform
 from src.deploy.model_info import read_model_info
 from src.deploy.results import input_names
 from src.device import num_cores
-from src.errors import ConfigError, DataError
+from src.errors import DataError
 from src.files import replacing, write_text
-from src.schema import CONFIG_FLAGS, CheckConfig, Config, PreprocessConfig
+from src.schema import PreprocessConfig
 
 LABEL_FILE, IMAGE_FOLDER = "imagenet_label.json", "img_data"
 # What the zoo's ImageNet models with ImageNet's mean share, used when no model is named.
 IMAGENET = EvalTransform(224, 0.9, "bicubic", "shorter", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NAMED = 5
-
-CHECK, PREVIEW = "--check", "--preview"
-_INPUTS = {f"--{key}" for key in PreprocessConfig.model_fields}
-# What each job has no use for, among the flags of the others.
-_STRANGERS = {
-    CHECK: {PREVIEW, *_INPUTS, *(f"--{name}" for name in CONFIG_FLAGS)},
-    PREVIEW: {CHECK, "--details", *_INPUTS},
-}
-
-
-@dataclass(frozen=True)
-class PreviewRequest:
-    """A picture to draw: the file, and the training whose batches are wanted."""
-
-    target: Path
-    config: Config
 
 
 @dataclass(frozen=True)
@@ -52,37 +35,6 @@ class _Inputs:
     source: Source
     names: Sequence[str]
     labels: Sequence[int]
-
-
-def read_command_line(argv: list[str]) -> PreprocessConfig | CheckConfig | PreviewRequest:
-    """Flags of one of three jobs: files for the runner, ``--check DATA``, ``--preview FILE`` with flags of train.py.
-
-    Raises:
-        ConfigError: flags of two jobs, or every fault of the flags.
-    """
-    given = [word.split("=")[0] for word in argv if word.startswith("--")]
-    job = next((word for word in (CHECK, PREVIEW) if word in given), None)
-    strangers = [word for word in given if word in _STRANGERS.get(job, ())]
-    if strangers:
-        raise ConfigError(job, f"does not go together with {', '.join(dict.fromkeys(strangers))}")
-    if job == CHECK:
-        return load_flags(CheckConfig, "preprocess", argv)
-    if job == PREVIEW:
-        target, rest = _take_target(argv)
-        return PreviewRequest(target, load_config("train", rest))
-    return load_flags(PreprocessConfig, "preprocess", argv)
-
-
-def _take_target(argv: list[str]) -> tuple[Path, list[str]]:
-    """The value of ``--preview``, and the other words."""
-    place = next(index for index, word in enumerate(argv) if word.split("=")[0] == PREVIEW)
-    _, is_joined, value = argv[place].partition("=")
-    end = place + 1
-    if not is_joined and end < len(argv) and not argv[end].startswith("-"):
-        value, end = argv[end], end + 1
-    if not value:
-        raise ConfigError(PREVIEW, "must name the picture to write, .png or .jpg")
-    return Path(value), argv[:place] + argv[end:]
 
 
 def preprocess(config: PreprocessConfig) -> Path:

@@ -10,9 +10,9 @@ from PIL import Image
 from src.data.transforms import EvalTransform, read_image
 from src.deploy import runner_inputs
 from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo
-from src.deploy.runner_inputs import PreviewRequest, preprocess, read_command_line
-from src.errors import ConfigError, DataError, ModelFileError
-from src.schema import CheckConfig, PreprocessConfig
+from src.deploy.runner_inputs import preprocess
+from src.errors import DataError, ModelFileError
+from src.schema import PreprocessConfig
 from tests import small_run
 from tests.data.images import cifar_labels, cifar_pixels, write_cifar
 
@@ -145,36 +145,3 @@ def test_a_cifar_folder_without_its_test_images(tmp_path):
     with pytest.raises(DataError, match="whole number of records"):
         run(folder, tmp_path, dataset_name="cifar10")
     assert not (tmp_path / "out put").exists()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The command line
-
-
-def test_three_jobs(data):
-    assert read_command_line(["--data_path", "x"]) == PreprocessConfig(data_path="x")
-    assert read_command_line(["--check", "x", "-j", "2"]) == CheckConfig(check="x", num_parallel_workers=2)
-    flags = small_run.arguments(data.parent, Path("out"))
-    config = small_run.config(data.parent, Path("out"))
-    for words in (["--preview", "x.png", *flags], [*flags, "--preview=x.png"], [*flags, "--preview", "x.png"]):
-        assert read_command_line(words) == PreviewRequest(Path("x.png"), config)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--preview x.png --check y", "--check: does not go together with --preview"),
-        ("--check y --preview=x.png", "--check: does not go together with --preview"),
-        ("--preview x.png --data_path y --details", "--preview: does not go together with --data_path, --details"),
-        ("--check y --model_info z --config=c", "--check: does not go together with --model_info, --config"),
-        ("--preview --epochs 3", "--preview: must name the picture to write"),
-        ("--epochs 3 --preview", "--preview: must name the picture to write"),
-        ("--preview= x.png", "--preview: must name the picture to write"),
-        ("--preview x.png --epoch 3", "--epoch: no such flag"),
-        ("--check y --crop 3", "--crop: no such flag"),
-        ("--data_path y --config c", "--config: no such flag"),
-    ],
-)
-def test_contradictory_flags(words, message):
-    with pytest.raises(ConfigError, match=message):
-        read_command_line(words.split())
