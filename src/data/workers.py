@@ -59,13 +59,13 @@ class BatchReader:
         workers: processes; 0 reads in this one, when a batch is asked for.
 
     Attributes:
-        left_out: a line for each image that was left out so far, in the order of reading.
+        left_out: a line for each image that was left out so far, once, in the order of reading.
         waited: seconds that `read` has waited for batches.
     """
 
     def __init__(self, batches: Mapping[str, Batches], workers: int):
         self.batches, self.workers = dict(batches), workers
-        self.left_out: list[str] = []
+        self.left_out: dict[str, None] = {}
         self.waited = 0.0
         self._pool: ProcessPoolExecutor | None = None
         if workers:
@@ -116,7 +116,7 @@ class BatchReader:
                 # Only taken off when done: if one part fails, the others still write.
                 work, slot = pending[0]
                 for future in work:
-                    self.left_out += self._result(future)
+                    self.left_out |= dict.fromkeys(self._result(future))
                 pending.popleft()
                 submit(1)
                 yield _views(self._slots[name][slot], layout)
@@ -136,7 +136,7 @@ class BatchReader:
         for step in steps:
             started = time.perf_counter()
             arrays = new_arrays(batches.layout)
-            self.left_out += batches.fill(step, arrays)
+            self.left_out |= dict.fromkeys(batches.fill(step, arrays))
             self.waited += time.perf_counter() - started
             yield arrays
 

@@ -60,15 +60,15 @@ def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
     return EvalResult(loss_sum / counts.total, counts)
 
 
-def print_left_out(lines: list[str]) -> None:
-    """How many images could not be read, and the first few of them."""
-    different = list(dict.fromkeys(lines))
-    if different:
-        print(f"warning: left out, cannot be read: {len(different)} of the images", file=sys.stderr)
-        for line in different[:_SHOWN]:
+def print_left_out(left_out: Iterable[str], told: int = 0) -> None:
+    """How many images could not be read, and the first few of them; without those ``told`` that were told before."""
+    new = list(left_out)[told:]
+    if new:
+        print(f"warning: left out, cannot be read: {len(new)}{' more' * (told > 0)} of the images", file=sys.stderr)
+        for line in new[:_SHOWN]:
             print(f"warning: {line}", file=sys.stderr)
-        if len(different) > _SHOWN:
-            print(f"warning: and {len(different) - _SHOWN} more", file=sys.stderr)
+        if len(new) > _SHOWN:
+            print(f"warning: and {len(new) - _SHOWN} more", file=sys.stderr)
 
 
 def evaluate_checkpoint(config: Config) -> EvalResult:

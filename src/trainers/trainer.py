@@ -109,7 +109,6 @@ def train(config: Config) -> Path:
             batches = reader.read(TRAIN, steps)
             for epoch in range(done, config.schedule.epochs):
                 train_and_save_epoch(trainer, folder, epoch, reader, batches)
-        print_left_out(reader.left_out)
     print("train success")
     return folder_path
 
@@ -177,7 +176,7 @@ def train_and_save_epoch(
 ) -> None:
     """One epoch, counted from 0: train, evaluate, record, save."""
     config = trainer.config
-    waited = reader.waited
+    waited, told = reader.waited, len(reader.left_out)
     line = {"epoch": epoch + 1, **train_epoch(trainer, epoch, batches)}
     print_data_wait(reader.waited - waited, line["seconds"], reader.workers)
     if trainer.val_batches is not None:
@@ -187,6 +186,7 @@ def train_and_save_epoch(
         line |= {"val_images": counts.total}
         best = max([line["top1"], *(past["top1"] for past in folder.history if "top1" in past)])
         print(f"epoch: {epoch + 1} acc: {line['top1']}, best acc is {best}", flush=True)
+    print_left_out(reader.left_out, told)
     folder.record(line)
     is_last = epoch + 1 == config.schedule.epochs
     if is_last or (epoch + 1) % config.checkpoint.save_every == 0 or folder.best_epoch() == epoch + 1:

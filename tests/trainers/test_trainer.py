@@ -138,6 +138,11 @@ def test_waiting_for_data_is_told(capsys, monkeypatch):
     assert capsys.readouterr().err == ("warning: data wait 38 % of step time: smaller files or more cores would help\n")
 
 
+def warnings(capsys) -> list[str]:
+    """What was printed on stderr, without the hint that depends on the machine."""
+    return [line for line in capsys.readouterr().err.splitlines() if "data wait" not in line]
+
+
 def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
     data = small_run.write_images(tmp_path / "data")
     bad = [sorted((data / split).rglob("*.png"))[1] for split in ("train", "val")]
@@ -149,9 +154,30 @@ def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
     capsys.readouterr()
     folder = train(small_run.config(data, tmp_path / "run", on_bad_image="skip", **flags))
     assert [line["val_images"] for line in history(folder)] == [small_run.NUM_VAL - 1] * 2
-    lines = capsys.readouterr().err.splitlines()
-    assert "warning: left out, cannot be read: 2 of the images" in lines
-    assert {f"warning: {path}: not an image" for path in bad} <= set(lines)
+    told = [f"warning: {path}: not an image" for path in bad]
+    assert warnings(capsys) == ["warning: left out, cannot be read: 2 of the images", *told]
+
+
+def test_what_is_left_out_is_told_after_its_epoch_and_not_again(tmp_path, capsys, monkeypatch):
+    data = small_run.write_images(tmp_path / "data")
+    first, last = sorted((data / "train" / "circle").iterdir())[:2]
+    damaged_in = {0: first, 2: last}
+    original, told = trainer.train_and_save_epoch, []
+
+    def watched(one, folder, epoch, *reading):
+        if epoch in damaged_in:
+            damaged_in[epoch].write_bytes(b"no image")
+        original(one, folder, epoch, *reading)
+        told.append(warnings(capsys))
+
+    monkeypatch.setattr(trainer, "train_and_save_epoch", watched)
+    train(small_run.config(data, tmp_path, epochs=3, on_bad_image="skip"))
+    assert told == [
+        ["warning: left out, cannot be read: 1 of the images", f"warning: {first}: not an image"],
+        [],
+        ["warning: left out, cannot be read: 1 more of the images", f"warning: {last}: not an image"],
+    ]
+    assert warnings(capsys) == []
 
 
 def test_everything_that_training_may_do_to_images(data, tmp_path):
