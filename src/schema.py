@@ -62,7 +62,9 @@ class NetworkConfig(Section):
         None, description="the authors' numerics or the model zoo's; empty for those of the weights"
     )
     pretrained: Path = Field(None, description="weights to start from (train) or to use (eval, export, verify)")
-    reset_head: bool = Field(False, description="start with a new head when the class count of the weights differs")
+    reset_head: bool = Field(
+        True, description="training: a new head where the class count of the weights differs; False refuses them"
+    )
     resample_patches: bool = Field(False, description="resample the patch embedding of weights with another patch size")
 
 

@@ -6,7 +6,10 @@ import numpy as np
 from PIL import Image
 
 from src.config import load_config
+from src.models import build_configured_model, resolved
 from src.schema import Config
+from src.weights.write import write_ckpt
+from tests.networks import values
 
 CLASS_NAMES = ("circle", "square", "tri angle")
 STEPS_PER_EPOCH = 3
@@ -57,3 +60,10 @@ def arguments(data: Path, output: Path, **flags: object) -> list[str]:
 def config(data: Path, output: Path, **flags: object) -> Config:
     """The configuration of such a run."""
     return load_config("train", arguments(data, output, **flags))
+
+
+def write_weights(path: Path, **flags: object) -> Path:
+    """Weights, as drawn, of the network that these flags make of it."""
+    net = build_configured_model(resolved(config(Path(), Path(), **flags)).model)
+    write_ckpt(path, values(net))
+    return path

@@ -149,6 +149,15 @@ def test_weights_are_exit_4(write, expected, name, data):
     assert not list(Path().rglob("*.mindir"))
 
 
+@pytest.mark.parametrize("name", ["eval", "export", "verify"])
+def test_weights_of_other_classes_are_for_training_alone(name, data):
+    weights = small_run.write_weights(Path("weights.ckpt"), num_classes=4)
+    code, _, lines = command(name, *small(data, pretrained=weights, reset_head=True, mindir_path="x"))
+    assert (code, len(lines)) == (4, 1)
+    assert "2 wrong shape: head.bias (4,) for (3,), head.weight (4, 16) for (3, 16)" in lines[0]
+    assert not list(Path().rglob("*.mindir"))
+
+
 def test_unknown_kind_of_weights(data):
     Path("weights.onnx").write_bytes(b"x")
     code, _, lines = command("eval", *small(data, pretrained="weights.onnx"))

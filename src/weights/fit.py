@@ -54,7 +54,7 @@ def fitted_weights(
     Args:
         net: the network.
         source: its weights, in any naming of `src.weights.names.namings`.
-        reset_head: leave the head out where the source's has another shape.
+        reset_head: leave the head out where the source's has another class count, or there is none.
         resample_patches: resample the patch embedding where the source's patches have another size.
 
     Raises:
@@ -178,10 +178,12 @@ def _heads_to_reset(net: nn.Cell, source: Source, arrays: dict[str, np.ndarray],
     heads = [name for name in parameters if name.startswith(net.head_prefixes())]
     behind_another = any(name.startswith("pre_logits") for name in source.unused)
     if reset_head:
-        differ = any(name not in arrays or arrays[name].shape != parameters[name].shape for name in heads)
-        return heads if differ or behind_another else []
+        there = [name for name in heads if name in arrays]
+        differ = any(arrays[name].shape[:1] != tuple(parameters[name].shape[:1]) for name in there)
+        return heads if differ or behind_another or not there else []
     if behind_another and any(name in arrays for name in heads):
-        raise ModelFileError(source.label, "its head stands on pre_logits, which no network here has: set reset_head")
+        rule = "its head stands on pre_logits, which no network here has: train with reset_head for a new one"
+        raise ModelFileError(source.label, rule)
     return []
 
 

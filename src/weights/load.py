@@ -30,7 +30,7 @@ def load_weights(
     Args:
         net: the network; unchanged when an error is raised.
         source: a weight file, or arrays by name, in any naming of `src.weights.names.namings`.
-        reset_head: keep the network's own head where the source's has another shape.
+        reset_head: keep the network's own head where the source's has another class count, or there is none.
         resample_patches: resample the patch embedding where the source's patches have another size.
 
     Raises:
@@ -58,6 +58,8 @@ def given_weights(model: ModelConfig) -> Path:
 
 def load_given_weights(net: nn.Cell, model: ModelConfig, *, reset_head: bool = False) -> WeightReport:
     """Load the file that the key ``pretrained`` names into the network of this config.
+
+    Its key ``reset_head`` is training's alone, which hands it over: nothing else may go on with a head that was drawn.
 
     Raises:
         ConfigError: the key is empty.

@@ -52,7 +52,7 @@ class WeightReport:
         if self.resampled:
             parts.append(f"resampled {len(self.resampled)} ({'; '.join(map(str, self.resampled))})")
         if self.reset:
-            parts.append(f"reset {len(self.reset)}")
+            parts.append(f"reset {len(self.reset)} ({', '.join(self.reset)})")
         if self.left_over:
             parts.append(f"left over {len(self.left_over)} of the training state")
         if self.unused:

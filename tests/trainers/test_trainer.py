@@ -225,6 +225,19 @@ def test_pretrained_weights_start_a_run(whole_run, data, tmp_path, capsys):
     assert f"=> loading pretrained weights from '{weights}'" in capsys.readouterr().out
 
 
+def test_weights_of_other_classes_start_a_run_with_a_new_head(data, tmp_path, capsys):
+    weights = small_run.write_weights(tmp_path / "weights.ckpt", num_classes=4)
+    flags = dict(epochs=1, pretrained=weights, base_lr=1e-12, warmup_lr=0, min_lr=0)
+    with pytest.raises(ModelFileError, match=r"2 wrong shape: head\.bias \(4,\) for \(3,\)"):
+        train(small_run.config(data, tmp_path, reset_head=False, **flags))
+    train(small_run.config(data, tmp_path, **flags))
+    assert ", reset 2 (head.weight, head.bias)\n" in capsys.readouterr().out
+    first = read_tensors(tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-1_3.ckpt")
+    loaded = read_tensors(weights)
+    np.testing.assert_allclose(first["patch_embed.proj.weight"], loaded["patch_embed.proj.weight"], atol=1e-7)
+    assert first["head.weight"].shape == (3, 16)
+
+
 def test_two_heads_train_together_and_are_evaluated_by_their_mean(data, tmp_path):
     train(small_run.config(data, tmp_path, arch="deit_tiny_distilled_patch16_224", epochs=2))
     assert [row["val_images"] for row in history(tmp_path / "ckpt_0")] == [small_run.NUM_VAL] * 2

@@ -127,7 +127,7 @@ def test_another_head_is_refused_unless_asked_for(family):
     report = load_weights(net, source, reset_head=True)
     assert len(report.reset) == number
     assert all(name.startswith(net.head_prefixes()) for name in report.reset)
-    assert str(report).endswith(f", reset {number}")
+    assert str(report).endswith(f", reset {number} ({', '.join(report.reset)})")
     assert_holds(net, {**ours(net), **{name: before[name] for name in report.reset}})
     assert len(report.loaded) + number == len(before)
 
@@ -144,6 +144,13 @@ def test_a_missing_head_counts_as_another_one(family):
 def test_a_head_that_fits_is_loaded_even_if_it_may_be_reset(net):
     assert load_weights(net, official(net), reset_head=True).reset == []
     assert_holds(net, ours(net))
+
+
+def test_half_a_head_is_no_other_head(net):
+    source = ours(net)
+    (name, *_) = [name for name in source if name.startswith(net.head_prefixes())]
+    del source[name]
+    assert_refused(net, source, rf"1 missing: {name}$", reset_head=True)
 
 
 def test_resetting_the_head_excuses_nothing_else(net):

@@ -320,12 +320,12 @@ def test_a_head_on_pre_logits_is_not_loaded():
     source = published.jax(official(net), NUM_HEADS)
     source |= {"pre_logits/kernel": np.eye(16, dtype=np.float32), "pre_logits/bias": np.zeros(16, np.float32)}
     before = values(net)
-    with pytest.raises(ModelFileError, match=r"its head stands on pre_logits.*set reset_head"):
+    with pytest.raises(ModelFileError, match=r"its head stands on pre_logits.*reset_head"):
         load_weights(net, source)
     report = load_weights(net, source, reset_head=True)
     assert report.reset == ["head.weight", "head.bias"]
     assert report.unused == ["pre_logits/bias", "pre_logits/kernel"]
-    assert str(report).endswith("reset 2, not used 2 (pre_logits/bias, pre_logits/kernel)")
+    assert str(report).endswith("reset 2 (head.weight, head.bias), not used 2 (pre_logits/bias, pre_logits/kernel)")
     assert_holds(net, {**ours(net), **{name: before[name] for name in report.reset}})
 
 
