@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: temporary name, fsync, rename; locks; content hashes."""
+"""Files that are whole or not there at all: temporary name, fsync, rename; files that grow; locks; content hashes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,55 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write readable JSON atomically."""
     write_text(target, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+class AppendedFile:
+    """A file that grows by whole pieces; made where it is missing.
+
+    Nothing is held back in this process: what was appended outlives its kill, and after `sync` a loss of power too.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("ab", buffering=0)
+
+    def append(self, piece: bytes) -> None:
+        """Write a piece at the end.
+
+        Raises:
+            OSError: with the file's name; the file is as it was before, as far as the system allows.
+        """
+        with self._naming_the_file():
+            length = os.fstat(self._stream.fileno()).st_size
+            rest = memoryview(piece)
+            try:
+                # On a disk that is getting full the system takes a part, and refuses the next.
+                while rest:
+                    rest = rest[self._stream.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._stream.truncate(length)
+                raise
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        with self._naming_the_file():
+            os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Let the file go; nothing is left to write."""
+        self._stream.close()
+
+    @contextlib.contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import ConfigError
-from src.files import locked, replacing, sha256, sweep_temporaries, write_json, write_text
+from src.files import AppendedFile, locked, replacing, sha256, sweep_temporaries, write_json, write_text
 from tests.oracles import PROJECT
 
 TARGET = Path("runs/ckpt_0/net.ckpt")
@@ -160,3 +160,41 @@ with locked(Path({str(TARGET.parent)!r})):
     child.wait()
     with locked(TARGET.parent):
         pass
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files that grow
+
+
+def test_pieces_are_there_as_soon_as_they_are_appended():
+    file = AppendedFile(Path("runs/log"))
+    file.append(b"one ")
+    assert file.path.read_bytes() == b"one "
+    file.append(b"two")
+    file.sync()
+    file.close()
+    other = AppendedFile(file.path)
+    other.append(b" three")
+    assert file.path.read_bytes() == b"one two three"
+
+
+def test_a_piece_that_does_not_fit_is_taken_back():
+    child = start(
+        """
+import resource, signal
+from pathlib import Path
+from src.files import AppendedFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+file = AppendedFile(Path("runs/log"))
+file.append(b"first")
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+print("ready", flush=True)
+try:
+    file.append(b"x" * 1000)
+except OSError as error:
+    print(error.filename, flush=True)
+"""
+    )
+    with child:
+        assert child.stdout.read() == "runs/log\n"
+    assert Path("runs/log").read_bytes() == b"first"
