@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from src.schema import RunConfig
 
 PYTHON_VERSIONS = ((3, 10), (3, 11), (3, 12))
-PACKAGES = ("mindspore", "numpy", "pillow", "pydantic", "PyYAML", "scikit-learn", "tqdm", "safetensors")
+PACKAGES = (
+    "mindspore",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "PyYAML",
+    "scikit-learn",
+    "tqdm",
+    "safetensors",
+    "tensorboardX",
+)
 # Elementwise arithmetic alone is fused: a fused exponential is off by 3e-4, and fused reductions gave wrong gradients.
 _FUSED = (
     "Add,AddN,BroadcastTo,Cast,Div,Equal,Greater,GreaterEqual,Less,LessEqual,Maximum,Minimum,Mul,Neg,RealDiv,"

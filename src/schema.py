@@ -211,7 +211,7 @@ class CheckpointConfig(Section):
 
 
 class RunConfig(Section):
-    """Device, seed and what is printed."""
+    """Device, seed and what is logged."""
 
     device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
     device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
@@ -222,6 +222,7 @@ class RunConfig(Section):
     graph_kernel: bool = Field(True, description="CPU: compile chains of elementwise operators into one kernel")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
+    log_every: Count = Field(50, description="updates between two records of metrics.jsonl, whose means they hold")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
 
