@@ -211,7 +211,7 @@ class CheckpointConfig(Section):
 
 
 class RunConfig(Section):
-    """Device, seed and what is logged."""
+    """Device, seed, what is logged, and when a run is given up."""
 
     device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
     device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
@@ -223,6 +223,11 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of every random choice")
     do_val: bool = Field(True, description="evaluate after every epoch")
     log_every: Count = Field(50, description="updates between two records of metrics.jsonl, whose means they hold")
+    max_overflows: Count = Field(32, description="overflows in a row, with a loss scale, that end the run")
+    divergence_guard_epochs: Annotated[int, Field(ge=0)] = Field(
+        10,
+        description="epochs past the warm-up, after which a loss no better than guessing ends the run; 0: never",
+    )
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
 

@@ -169,9 +169,6 @@ COMPANIONS = {
     "ema_decay": "with_ema",
     "lr_gamma": "lr_scheduler",
     "lr_adjust": "lr_scheduler",
-    # Half precision is refused on devices, and a CPU has none.
-    "is_dynamic_loss_scale": None,
-    "loss_scale": None,
 }
 
 
@@ -218,7 +215,7 @@ def test_every_key_is_read_or_refused(section, key):
         # Wanted before anything is parsed, since parsing can fail.
         assert "--verbose" in EVERYTHING["src/startup.py"].read_text(encoding="utf-8")
     elif key in COMPANIONS:
-        assert COMPANIONS[key] is None or COMPANIONS[key] in BUILT_FOR_TRAINING
+        assert COMPANIONS[key] in BUILT_FOR_TRAINING
         assert key not in keys_read(), "is read now: take it off the list of companions"
     else:
         assert key in keys_read() or key in BUILT_FOR_TRAINING
