@@ -258,15 +258,19 @@ class CompactConvolutionalTransformer(nn.Cell):
         """Parameters of two or more dimensions that are not decayed either."""
         return {"classifier.positional_emb"}
 
+    def decayed_by_zoo(self, name: str) -> bool:
+        """Whether the zoo's code decays a parameter; the authors' decays the same, the positions too."""
+        return not name.endswith((".gamma", ".beta", ".bias"))
+
     def head_prefixes(self) -> tuple[str, ...]:
         """How the names of the head's parameters start: what another number of classes replaces."""
         return ("classifier.fc.",)
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names from the image to the logits: tokenizer and positions, one group a block, the head."""
-        blocks = [f"classifier.blocks.{index}." for index in range(len(self.classifier.blocks))]
-        head = ("classifier.norm.", "classifier.attention_pool.", "classifier.fc.")
-        return group_by_prefix(self, [("tokenizer.", "classifier.positional_emb"), *blocks, head])
+        """Parameter names from the image to the logits: embedding, one group a block, the last with the norm, head."""
+        *blocks, last = [f"classifier.blocks.{index}." for index in range(len(self.classifier.blocks))]
+        stem, head = ("tokenizer.", "classifier.positional_emb"), ("classifier.attention_pool.", "classifier.fc.")
+        return group_by_prefix(self, [stem, *blocks, (last, "classifier.norm."), head])
 
 
 def sine_embedding(num_tokens: int, dim: int) -> Tensor:

@@ -86,7 +86,7 @@ class DistilledVisionTransformer(VisionTransformer):
         return ("head.", "head_dist.")
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names from the image to the logits: embedding, one group a block, norm and heads."""
+        """Parameter names from the image to the logits: as ViT's, with both heads."""
         first, *blocks, last = super().layer_groups()
         tokens = group_by_prefix(self, ["dist_token", "head_dist."])
         return [first + tokens[0], *blocks, last + tokens[1]]

@@ -242,15 +242,19 @@ class TNT(nn.Cell):
         """Parameters of two or more dimensions that are not decayed either."""
         return {"cls_token", "patch_pos", "pixel_pos"}
 
+    def decayed_by_zoo(self, name: str) -> bool:
+        """Whether the zoo's code decays a parameter."""
+        return name.endswith(".weight")
+
     def head_prefixes(self) -> tuple[str, ...]:
         """How the names of the head's parameters start: what another number of classes replaces."""
         return ("head.",)
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names from the image to the logits: embedding, one group a block, norm and head."""
-        blocks = [f"blocks.{index}." for index in range(len(self.blocks))]
+        """Parameter names from the image to the logits: embedding, one group a block, the last with the norm, head."""
+        *blocks, last = [f"blocks.{index}." for index in range(len(self.blocks))]
         stem = ("cls_token", "patch_pos", "pixel_pos", "pixel_embed.", "norm1_proj.", "proj.", "norm2_proj.")
-        return group_by_prefix(self, [stem, *blocks, ("norm.", "head.")])
+        return group_by_prefix(self, [stem, *blocks, (last, "norm."), ("head.",)])
 
 
 def layer_norm_epsilon(zoo: bool) -> float:

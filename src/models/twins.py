@@ -252,18 +252,23 @@ class Twins(nn.Cell):
         """Parameters of two or more dimensions that are not decayed either."""
         return {f"pos_block.{stage}.proj.0.weight" for stage in range(len(self.blocks))}
 
+    def decayed_by_zoo(self, name: str) -> bool:
+        """Whether the zoo's code decays a parameter."""
+        return name.endswith(".weight") and not name.startswith("pos_block.")
+
     def head_prefixes(self) -> tuple[str, ...]:
         """How the names of the head's parameters start: what another number of classes replaces."""
         return ("head.",)
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names from the image to the logits: embedding, one group a block, norm and head.
+        """Parameter names from the image to the logits: embedding, one group a block, the last with the norm, head.
 
         A stage's first block has its positions too, and from the second stage on its patch embedding.
         """
-        prefixes: list = ["patch_embeds.0."]
+        prefixes: list = [("patch_embeds.0.",)]
         for stage, blocks in enumerate(self.blocks):
             embedding = (f"patch_embeds.{stage}.",) if stage else ()
             prefixes.append((*embedding, f"blocks.{stage}.0.", f"pos_block.{stage}."))
-            prefixes += [f"blocks.{stage}.{index}." for index in range(1, len(blocks))]
-        return group_by_prefix(self, [*prefixes, ("norm.", "head.")])
+            prefixes += [(f"blocks.{stage}.{index}.",) for index in range(1, len(blocks))]
+        prefixes[-1] += ("norm.",)
+        return group_by_prefix(self, [*prefixes, ("head.",)])

@@ -143,14 +143,19 @@ class VisionTransformer(nn.Cell):
         """Parameters of two or more dimensions that are not decayed either."""
         return {"cls_token", "pos_embed"}
 
+    def decayed_by_zoo(self, name: str) -> bool:
+        """Whether the zoo's DeiT decays a parameter; its ViT decays all of them."""
+        return name.endswith(".weight")
+
     def head_prefixes(self) -> tuple[str, ...]:
         """How the names of the head's parameters start: what another number of classes replaces."""
         return ("head.",)
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names from the image to the logits: embedding, one group a block, norm and head."""
-        blocks = [f"blocks.{index}." for index in range(len(self.blocks))]
-        return group_by_prefix(self, [("cls_token", "pos_embed", "patch_embed."), *blocks, ("norm.", "head.")])
+        """Parameter names from the image to the logits: embedding, one group a block, the last with the norm, head."""
+        *blocks, last = [f"blocks.{index}." for index in range(len(self.blocks))]
+        stem = ("cls_token", "pos_embed", "patch_embed.")
+        return group_by_prefix(self, [stem, *blocks, (last, "norm."), ("head.",)])
 
     def applications(self) -> tuple[dict[str, int], int]:
         """How often an image meets each weight, by the start of its name; multiply-accumulates of attention beside."""
