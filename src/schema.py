@@ -22,6 +22,13 @@ def _none_if_empty(value: object) -> object:
     return None if isinstance(value, str) and value.lower() in {"", "none", "null"} else value
 
 
+def _split_patterns(value: object) -> object:
+    """``a.*,b`` as a flag's text; brackets belong to a pattern."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
 def _whole_number(value: object) -> object:
     """A choice of whole numbers is text when it comes from a flag."""
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
@@ -37,6 +44,7 @@ Triple = Annotated[tuple[float, float, float], BeforeValidator(_split_commas)]
 Counts = Annotated[tuple[Count, ...], BeforeValidator(_split_commas)]
 Positives = Annotated[tuple[Positive, ...], BeforeValidator(_split_commas)]
 OptionalTriple = Annotated[Triple | None, BeforeValidator(_none_if_empty)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_split_patterns)]
 Path = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
 
@@ -159,17 +167,34 @@ class AugmentConfig(Section):
 
 
 class OptimConfig(Section):
-    """Optimizer and gradient clipping."""
+    """Optimizer, what it trains, and gradient clipping."""
 
-    optimizer: Literal["adamw", "momentum", "sgd", "lamb", "lion"] = Field("adamw", description="update rule")
+    optimizer: Literal["adamw", "adam_weight_decay", "momentum", "sgd", "lamb", "lion", "muon"] = Field(
+        "adamw", description="update rule; adam_weight_decay: the zoo's, without bias correction; sgd: as momentum"
+    )
     base_lr: Positive = Field(5e-4, description="peak learning rate")
     lr_scale_base: or_none(Count) = Field(
         None, description="multiply learning rates by batch_size * devices / this; empty for no scaling"
     )
-    weight_decay: NotNegative = Field(0.05, description="decoupled weight decay")
-    beta: Annotated[tuple[Rate, Rate], BeforeValidator(_split_commas)] = Field((0.9, 0.999), description="of AdamW")
-    eps: Positive = Field(1e-8, description="of AdamW")
-    momentum: Rate = Field(0.9, description="of the momentum optimizer")
+    lr_scale_ends: bool = Field(
+        True, description="lr_scale_base is for warmup_lr and min_lr too, as in the zoo; False: for base_lr alone"
+    )
+    weight_decay: NotNegative = Field(
+        0.05, description="decoupled weight decay; momentum and sgd add it to the gradient, lamb to the step"
+    )
+    decay_rule: Literal["standard", "zoo", "all"] = Field(
+        "standard", description="what is decayed: matrices without tokens and positions; or as the zoo; or all"
+    )
+    layer_decay: or_none(Annotated[float, Field(gt=0, le=1)]) = Field(
+        None, description="each layer's rate over that of the layer behind it; empty: one rate for all"
+    )
+    freeze: Patterns = Field((), description="patterns of names of parameters that stay: patch_embed.*,blocks.0.*")
+    beta: Annotated[tuple[Rate, Rate], BeforeValidator(_split_commas)] = Field(
+        (0.9, 0.999), description="of adamw, lamb, lion (whose authors use 0.9,0.99) and muon's other tensors"
+    )
+    eps: Positive = Field(1e-8, description="of adamw, lamb and muon's other tensors")
+    momentum: Rate = Field(0.9, description="of momentum, sgd and muon")
+    nesterov: bool = Field(False, description="look ahead along the momentum (momentum, sgd, muon)")
     clip_global_norm: bool = Field(True, description="clip gradients where clip_global_norm_value is given")
     clip_global_norm_value: or_none(NotNegative) = Field(None, description="largest global norm; empty or 0: no clip")
     accumulation_step: Count = Field(1, description="batches whose gradients are added to one update")
@@ -180,16 +205,22 @@ class OptimConfig(Section):
 class ScheduleConfig(Section):
     """Length of the run and learning rate per step."""
 
-    epochs: Count = Field(300, description="passes over the training set")
-    start_epoch: Annotated[int, Field(ge=0)] = Field(0, description="first epoch (the zoo's way to shorten a run)")
-    lr_scheduler: Literal["cosine_lr", "constant_lr", "multistep_lr", "exp_lr"] = Field(
-        "cosine_lr", description="curve after the warm-up"
+    epochs: Count = Field(300, description="passes over the training set, the warm-up included")
+    start_epoch: Annotated[int, Field(ge=0)] = Field(
+        0, description="a run without a checkpoint begins with this epoch and its learning rate, from 0"
     )
+    lr_scheduler: Literal["cosine_lr", "constant_lr", "multistep_lr", "exp_lr", "timm_cosine"] = Field(
+        "cosine_lr", description="curve after the warm-up; timm_cosine begins it with the warm-up"
+    )
+    lr_per_epoch: bool = Field(False, description="one rate for all steps of an epoch")
     warmup_length: NotNegative = Field(0.0, description="epochs of linear warm-up")
     warmup_lr: NotNegative = Field(5e-7, description="learning rate of the first step")
-    min_lr: NotNegative = Field(1e-6, description="learning rate at the end of the cosine")
+    min_lr: NotNegative = Field(1e-6, description="learning rate at the end of the cosine, and of the cool-down")
+    min_lr_rule: or_none(Literal["end", "clip", "add", "add_clip"]) = Field(
+        None, description="min_lr is the curve's end, a lower bound, added, or both; empty: end of a cosine, else bound"
+    )
     cooldown_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs at min_lr after the last")
-    lr_gamma: Positive = Field(0.97, description="factor of exp_lr and multistep_lr")
+    lr_gamma: Positive = Field(0.97, description="factor of exp_lr per epoch, of multistep_lr per lr_adjust epochs")
     lr_adjust: Positive = Field(30.0, description="epochs per factor of multistep_lr")
 
 
@@ -306,6 +337,9 @@ ALIASES = {
     "lr": "base_lr",
     "learning_rate": "base_lr",
     "lr_init": "base_lr",
+    "eta_min": "min_lr",
+    "epoch_size": "epochs",
+    "warmup_epochs": "warmup_length",
     "wd": "weight_decay",
     "checkpoint_path": "pretrained",
     "ckpt_file": "pretrained",
@@ -323,6 +357,7 @@ CONFIG_FLAGS = ("config", "cct_config", "tnt_config")
 VALUE_ALIASES = {
     "set": {"imagenet": "ImageNet", "cifar10": "CIFAR10", "cifar100": "CIFAR100", "flowers102": "Flowers102"},
     "lr_scheduler": {"cosine_annealing": "cosine_lr"},
+    "optimizer": {"AdamWeightDecay": "adam_weight_decay", "Momentum": "momentum"},
     "dataset_name": {"Cifar10": "cifar10", "CIFAR10": "cifar10"},
 }
 # Zoo keys that never had an effect.
@@ -331,12 +366,8 @@ DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
 COMMAND_FLAGS = {"export": {"batch_size": "export_batch_size", "b": "export_batch_size"}}
 # What training accepts today; anything else loads, and is refused when a run would need it.
 BUILT_FOR_TRAINING: dict[str, tuple] = {
-    "optimizer": ("adamw",),
     "accumulation_step": (1,),
     "with_ema": (False,),
-    "lr_scheduler": ("cosine_lr", "constant_lr"),
-    "cooldown_epochs": (0,),
-    "start_epoch": (0,),
     "in_channels": (3,),
     "device_num": (1,),
     "run_modelarts": (False,),

@@ -42,7 +42,8 @@ def small(data: Path, **flags: object) -> list[str]:
         (["--arch", "cct_2_3x2_33", "--set", "digits"], ["arch: no such model", "Known: cct_2_3x2_32"]),
         (["--arch", "vit_base_patch16_224", "--image_size", "30", "--num_classes", "10"], ["multiple of patch_size"]),
         (["--arch", "cct_2_3x2_32", "--device_target", "Ascend"], ["device_target: cannot be opened"]),
-        (["--optimizer", "lion"], ["optimizer: not built yet. Received: lion. Known: adamw"]),
+        (["--in_channels", "1"], ["in_channels: not built yet. Received: 1. Known: 3"]),
+        (["--start_epoch", "300"], ["start_epoch: must be less than the 300 epochs of the run. Received: 300"]),
     ],
 )
 def test_usage_is_exit_2(words, expected):

@@ -80,6 +80,9 @@ SAMPLES = {
     "output_dir": ("out", "out"),
     "result_dir": ("results", "results"),
     "mindir_path": ("net.mindir", "net.mindir"),
+    "min_lr": ("0.125", 0.125),
+    "epochs": ("7", 7),
+    "warmup_length": ("1.5", 1.5),
     "batch_size": ("3", 3),
     "num_parallel_workers": ("2", 2),
 }
@@ -113,6 +116,19 @@ def test_an_alias_yields_to_the_key_itself(capsys):
 def test_words_of_the_zoo_for_the_same_choice():
     config = load("--set", "imagenet", "--lr_scheduler", "cosine_annealing")
     assert (config.data.set, config.schedule.lr_scheduler) == ("ImageNet", "cosine_lr")
+
+
+def test_names_of_mindspore_for_optimizers():
+    for word, name in {"Momentum": "momentum", "AdamWeightDecay": "adam_weight_decay"}.items():
+        assert load("--optimizer", word).optim.optimizer == name
+
+
+def test_patterns_keep_their_brackets():
+    wanted = ("blocks.[0-5].*", "head.[wb]*")
+    assert load("--freeze", "blocks.[0-5].*, head.[wb]*").optim.freeze == wanted
+    assert load("--config", write("recipe.yaml", "freeze: ['blocks.[0-5].*', 'head.[wb]*']\n")).optim.freeze == wanted
+    assert load("--config", write("again.yaml", dump_config(load("--freeze", ",".join(wanted))))).optim.freeze == wanted
+    assert load("--freeze", "").optim.freeze == ()
 
 
 def test_batch_size_of_export_is_another_key():
@@ -180,7 +196,7 @@ def test_all_faults_at_once():
         "recipe.yaml: amp_level: not one of the choices. Received: O5. Known: O0, O1, O2, O3",
         "recipe.yaml: batch_size: must be a whole number. Received: none",
         "recipe.yaml: beta: must be a list of 2 numbers. Received: [0.9]",
-        "recipe.yaml: epoch: no such key. Received: 3. Known: epochs, start_epoch, depth",
+        "recipe.yaml: epoch: no such key. Received: 3. Known: epochs, epoch_size, start_epoch",
         "recipe.yaml: seed: must be greater than or equal to 0. Received: -1",
     ]
 
@@ -236,12 +252,12 @@ def test_sections_without_a_yaml():
 
 
 def test_unbuilt_values_are_refused_all_at_once():
-    config = load("--optimizer", "lion", "--with_ema", "True", "--in_channels", "1")
+    config = load("--accumulation_step", "2", "--with_ema", "True", "--in_channels", "1")
     with pytest.raises(ConfigError) as caught:
         require_built(config, BUILT_FOR_TRAINING)
     assert sorted(caught.value.lines) == [
+        "accumulation_step: not built yet. Received: 2. Known: 1",
         "in_channels: not built yet. Received: 1. Known: 3",
-        "optimizer: not built yet. Received: lion. Known: adamw",
         "with_ema: not built yet. Received: True. Known: False",
     ]
     with pytest.raises(ConfigError, match=r"^in_channels: not built yet"):

@@ -165,10 +165,7 @@ def test_files_and_functions_stay_readable(name):
 
 # Read only where their owner has a value that training refuses today.
 COMPANIONS = {
-    "momentum": "optimizer",
     "ema_decay": "with_ema",
-    "lr_gamma": "lr_scheduler",
-    "lr_adjust": "lr_scheduler",
 }
 
 

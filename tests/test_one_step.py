@@ -7,7 +7,8 @@ from mindspore import Tensor, nn
 from src.data.random_numbers import drop_keys
 from src.schema import OptimConfig
 from src.trainers.losses import SoftTargetCrossEntropy
-from src.trainers.optimizers import AdamW, split_by_decay
+from src.trainers.optimizers import build_optimizer
+from src.trainers.parameter_groups import split_by_decay
 from src.trainers.train_step import TrainStep
 from src.weights.authors_names import official_names
 from tests import recipe
@@ -21,7 +22,7 @@ class Replay:
     """A network, its optimizer and the recipe's batch, compiled once and set back as often as needed."""
 
     def __init__(self, net: nn.Cell, image_size: int, clip_norm: float | None):
-        self.net, self.optimizer = net, AdamW(net, OptimConfig(weight_decay=0.05))
+        self.net, self.optimizer = net, build_optimizer(net, OptimConfig(weight_decay=0.05))
         self.step = TrainStep(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm)
         self.batch = Tensor(recipe.images(image_size)), Tensor(recipe.soft_targets(10))
 

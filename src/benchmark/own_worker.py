@@ -69,11 +69,11 @@ def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
     from src.data.mixup import soft_targets
     from src.schema import OptimConfig
     from src.trainers.losses import SoftTargetCrossEntropy
-    from src.trainers.optimizers import AdamW
+    from src.trainers.optimizers import build_optimizer
     from src.trainers.train_step import TrainStep
 
     batch_size = image_BCYX.shape[0]
-    optimizer = AdamW(net, OptimConfig(weight_decay=0.05))
+    optimizer = build_optimizer(net, OptimConfig(weight_decay=0.05))
     train_step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, None)
     target_BK = ms.Tensor(soft_targets(np.arange(batch_size) % num_classes, num_classes, 0.1))
     key_B = ms.Tensor(np.arange(batch_size, dtype=np.int32))

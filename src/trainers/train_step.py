@@ -8,11 +8,11 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 
 from src.models.kernels import GlobalNorm
-from src.trainers.optimizers import AdamW
+from src.trainers.optimizers import Optimizer
 
 
 class TrainStep(nn.Cell):
-    """``(image_BCYX, target_BK, key_B, rates_3) -> (loss, gradient norm before clipping)``; updates the weights.
+    """``(image_BCYX, target_BK, key_B, rates_n) -> (loss, gradient norm before clipping)``; updates the weights.
 
     Args:
         net: called as ``net(image_BCYX, key_B)``.
@@ -21,7 +21,7 @@ class TrainStep(nn.Cell):
         clip_norm: largest global gradient norm, None for no clipping.
     """
 
-    def __init__(self, net: nn.Cell, loss: nn.Cell, optimizer: AdamW, clip_norm: float | None):
+    def __init__(self, net: nn.Cell, loss: nn.Cell, optimizer: Optimizer, clip_norm: float | None):
         # Without auto_prefix the parameters keep the network's own names.
         super().__init__(auto_prefix=False)
         self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
@@ -35,12 +35,12 @@ class TrainStep(nn.Cell):
         """Loss of a batch."""
         return self.loss(self.net(image_BCYX, key_B), target_BK)
 
-    def construct(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor, rates_3: Tensor) -> tuple:
+    def construct(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor, rates_n: Tensor) -> tuple:
         loss, gradients = self.value_and_grad(image_BCYX, target_BK, key_B)
         norm = self.global_norm(gradients)
         if self.clip_norm is not None:
             # As torch.nn.utils.clip_grad_norm_, epsilon included.
             scale = ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
             gradients = self.map(ops.partial(ops.mul, scale), gradients)
-        updated = self.optimizer(gradients, rates_3)
+        updated = self.optimizer(gradients, rates_n)
         return ops.depend(loss, updated), norm

@@ -31,8 +31,9 @@ from src.schema import BUILT_FOR_TRAINING, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
 from src.trainers.evaluator import evaluate, print_left_out
 from src.trainers.losses import SoftTargetCrossEntropy
-from src.trainers.optimizers import AdamW, split_by_decay
-from src.trainers.schedules import learning_rate
+from src.trainers.optimizers import Optimizer, build_optimizer
+from src.trainers.parameter_groups import plan_lines
+from src.trainers.schedules import effective_rate_line, learning_rate, run_epochs
 from src.trainers.train_step import TrainStep
 from src.weights.load import load_given_weights
 from src.weights.numerics import with_numerics
@@ -48,7 +49,7 @@ class Trainer:
 
     config: Config
     net: nn.Cell
-    optimizer: AdamW
+    optimizer: Optimizer
     step: TrainStep
     train_batches: TrainBatches
     val_batches: EvalBatches | None
@@ -84,6 +85,7 @@ def train(config: Config) -> Path:
     """
     require_built(config, BUILT_FOR_TRAINING)
     config = resolved(config)
+    epochs = run_epochs(config.schedule)
     folder_path = Path(config.checkpoint.output_dir) / f"ckpt_{rank()}"
     model = with_numerics(config.model, first_weights(config, folder_path))
     config = config.model_copy(update={"model": model})
@@ -98,16 +100,16 @@ def train(config: Config) -> Path:
         elif config.model.pretrained is not None:
             print(f"=> loading pretrained weights from '{config.model.pretrained}'")
             print(load_given_weights(trainer.net, config.model, reset_head=config.model.reset_head))
-        done = folder.begin(found)
+        done = max(folder.begin(found), epochs.start)
         if found is not None:
             print(f"=> resuming after epoch {done} from '{found}'")
         print_plan(trainer, done)
         stop_on_signals()
         with open_reader(workers, trainer.train_batches, trainer.val_batches) as reader:
             # One reading for the whole run: the first batch of an epoch is read while the one before is evaluated.
-            steps = range(done * steps_per_epoch, config.schedule.epochs * steps_per_epoch)
+            steps = range(done * steps_per_epoch, epochs.stop * steps_per_epoch)
             batches = reader.read(TRAIN, steps)
-            for epoch in range(done, config.schedule.epochs):
+            for epoch in range(done, epochs.stop):
                 train_and_save_epoch(trainer, folder, epoch, reader, batches)
     print("train success")
     return folder_path
@@ -137,7 +139,7 @@ def build_trainer(config: Config) -> Trainer:
     open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
-    optimizer = AdamW(net, optim)
+    optimizer = build_optimizer(net, optim)
     clip = optim.clip_global_norm_value if optim.clip_global_norm else None
     step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, clip or None)
     return Trainer(config, net, optimizer, step, train_batches, val_batches)
@@ -156,16 +158,13 @@ def print_plan(trainer: Trainer, done: int) -> None:
     print(f"{_RULER}Using {'label smoothing' if config.augment.label_smoothing else 'Simple CE'}{_RULER}")
     print(f"=> Getting {config.data.set} dataset")
     print(f"=> When using train_wrapper, using optimizer {optim.optimizer}")
-    decayed, kept = split_by_decay(trainer.net)
-    for name in decayed:
-        print(f"=> decay {name}")
-    for name in kept:
-        print(f"=> no decay {name}")
+    print("\n".join(plan_lines(trainer.net, optim)))
     print(f"=> Get LR from epoch: {done}")
     print(f"=> Start step: {done * steps_per_epoch}")
-    print(f"=> Total step: {schedule.epochs * steps_per_epoch}")
+    print(f"=> Total step: {run_epochs(schedule).stop * steps_per_epoch}")
     print(f"=> Accumulation step:{optim.accumulation_step}")
     peak_step = math.ceil(schedule.warmup_length * steps_per_epoch)
+    print(effective_rate_line(optim, config.data.batch_size))
     print(f"learning_rate {learning_rate(peak_step, steps_per_epoch, optim, schedule, config.data.batch_size)}")
     print(f"clip_global_norm {trainer.step.clip_norm is not None}")
     print("begin train", flush=True)
@@ -188,7 +187,7 @@ def train_and_save_epoch(
         print(f"epoch: {epoch + 1} acc: {line['top1']}, best acc is {best}", flush=True)
     print_left_out(reader.left_out, told)
     folder.record(line)
-    is_last = epoch + 1 == config.schedule.epochs
+    is_last = epoch + 1 == run_epochs(config.schedule).stop
     if is_last or (epoch + 1) % config.checkpoint.save_every == 0 or folder.best_epoch() == epoch + 1:
         step = (epoch + 1) * trainer.train_batches.steps_per_epoch
         folder.save({**trainer.tensors(), "global_step": np.array(step, np.int64)}, epoch + 1)
@@ -212,7 +211,8 @@ def train_epoch(trainer: Trainer, epoch: int, batches: Iterator) -> dict[str, fl
     first_step = epoch * steps
     losses, norms = [], []
     started = time.perf_counter()
-    label = f"epoch {epoch + 1}/{config.schedule.epochs}"
+    epochs = run_epochs(config.schedule)
+    label = f"epoch {epoch + 1}/{epochs.stop}"
     bar = tqdm(total=steps, desc=label, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
     with bar:
         # The range first: at its end no batch of the next epoch is taken.
@@ -222,7 +222,7 @@ def train_epoch(trainer: Trainer, epoch: int, batches: Iterator) -> dict[str, fl
                 Tensor(image_BCYX),
                 Tensor(target_BK),
                 Tensor(drop_keys(config.run.seed, step, len(target_BK))),
-                Tensor(trainer.optimizer.rates(step, rate)),
+                Tensor(trainer.optimizer.rates(step - epochs.start * steps, rate)),
             )
             losses.append(float(loss))
             norms.append(float(norm))

@@ -194,9 +194,27 @@ def test_everything_that_training_may_do_to_images(data, tmp_path):
 
 def test_features_of_later_are_refused_all_at_once(data, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        train(small_run.config(data, tmp_path, with_ema=True, optimizer="lamb"))
-    assert [line.split(":")[0] for line in caught.value.lines] == ["optimizer", "with_ema"]
+        train(small_run.config(data, tmp_path, with_ema=True, in_channels=1))
+    assert [line.split(":")[0] for line in caught.value.lines] == ["with_ema", "in_channels"]
     assert not (tmp_path / "ckpt_0").exists()
+
+
+def test_cooldown_start_epoch_layers_and_freezing(data, tmp_path, capsys):
+    keys = dict(epochs=2, start_epoch=1, cooldown_epochs=1, min_lr=1e-3, keep_checkpoint_max=3)
+    recipe = dict(optimizer="momentum", layer_decay=0.5, freeze="patch_embed.*,blocks.*.norm?.*")
+    folder = train(small_run.config(data, tmp_path, **keys, **recipe))
+    assert [(line["epoch"], line["step"]) for line in history(folder)] == [(2, 6), (3, 9)]
+    assert history(folder)[1]["lr"] == 1e-3
+    before, after = (read_tensors(folder / f"vit_tiny_patch16_2240-{epoch}_3.ckpt") for epoch in (2, 3))
+    weights = {name for name in after if not name.startswith("moments.")} - {"global_step"}
+    stayed = {name for name in weights if np.array_equal(before[name], after[name])}
+    frozen = {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+    frozen |= {f"blocks.0.norm{index}.{part}" for index in (1, 2) for part in ("gamma", "beta")}
+    assert stayed == frozen
+    assert {name for name in after if name.startswith("moments.")} == {f"moments.{name}" for name in weights - frozen}
+    printed = capsys.readouterr().out
+    assert "effective learning rate 0.01 = base_lr, for 4 images per update, not scaled\n" in printed
+    assert "=> Start step: 3\n=> Total step: 9\n" in printed
 
 
 def test_evaluation_gives_the_number_of_training(whole_run, data, capsys):
