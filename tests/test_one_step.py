@@ -7,7 +7,7 @@ from mindspore import Tensor, nn
 from src.data.random_numbers import drop_keys
 from src.schema import OptimConfig
 from src.trainers.losses import SoftTargetCrossEntropy
-from src.trainers.optimizers import build_optimizer
+from src.trainers.optimizers import OPTIMIZERS, build_optimizer
 from src.trainers.parameter_groups import split_by_decay
 from src.trainers.train_step import TrainStep
 from src.weights.authors_names import official_names
@@ -21,8 +21,8 @@ NO_KEYS = np.zeros(2, np.int32)
 class Replay:
     """A network, its optimizer and the recipe's batch, compiled once and set back as often as needed."""
 
-    def __init__(self, net: nn.Cell, image_size: int, clip_norm: float | None):
-        self.net, self.optimizer = net, build_optimizer(net, OptimConfig(weight_decay=0.05))
+    def __init__(self, net: nn.Cell, image_size: int, clip_norm: float | None, **config: object):
+        self.net, self.optimizer = net, build_optimizer(net, OptimConfig(weight_decay=0.05, **config))
         self.step = TrainStep(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm)
         self.batch = Tensor(recipe.images(image_size)), Tensor(recipe.soft_targets(10))
 
@@ -115,6 +115,17 @@ def dropping(request) -> Replay:
     replay = Replay(tiny(request.param, **DROPS, **sine), TINY_IMAGE_SIZE, clip_norm=None)
     replay.family = request.param
     return replay
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(name):
+    replay = Replay(tiny("vit"), TINY_IMAGE_SIZE, 5.0, optimizer=name, layer_decay=0.75, freeze="patch_embed.*")
+    before = values(replay.start().net)
+    losses = [replay(index)[0] for index in range(4)]
+    assert losses == sorted(losses, reverse=True)
+    stayed = {name for name, array in values(replay.net).items() if np.array_equal(array, before[name])}
+    assert stayed == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
 
 
 def test_steps_with_dropout_repeat_and_depend_on_the_key(dropping):
