@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from src.errors import ConfigError, UserError
+from src.errors import INTERRUPTED, ConfigError, UserError
 
 if TYPE_CHECKING:
     from src.schema import RunConfig
@@ -143,6 +143,11 @@ def rank() -> int:
     return int(os.environ.get("RANK_ID", "0"))
 
 
+def num_ranks() -> int:
+    """Processes that train together."""
+    return int(os.environ.get("RANK_SIZE", "1"))
+
+
 def num_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -158,6 +163,43 @@ def versions() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         found["commit"] = "unknown"
     return found
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM ask the process to stop at the next good moment; a second one ends it at once.
+
+    Attributes:
+        is_made: whether there was one.
+    """
+
+    def __init__(self):
+        self._made = False
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._install()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the process was asked."""
+        # Libraries put their own handlers in place when they start threads.
+        self._install()
+        return self._made
+
+    def close(self) -> None:
+        """Give signals their former meaning back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _install(self) -> None:
+        for number in self._before:
+            if signal.getsignal(number) != self._take:
+                signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._made:
+            print("error: stopped at once, what was saved stays", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
+        self._made = True
+        print("=> stopping after this step, a second signal stops at once", file=sys.stderr, flush=True)
 
 
 def stop_on_signals() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+# Exit code of a run that a signal stopped and that can go on.
+INTERRUPTED = 75
 UserErrorT = TypeVar("UserErrorT", bound="UserError")
 
 

@@ -73,6 +73,7 @@ class NetworkConfig(Section):
     reset_head: bool = Field(
         True, description="training: a new head where the class count of the weights differs; False refuses them"
     )
+    use_ema: bool = Field(False, description="take the moving average of the weights, where the file holds one")
     resample_patches: bool = Field(False, description="resample the patch embedding of weights with another patch size")
 
 
@@ -197,9 +198,22 @@ class OptimConfig(Section):
     nesterov: bool = Field(False, description="look ahead along the momentum (momentum, sgd, muon)")
     clip_global_norm: bool = Field(True, description="clip gradients where clip_global_norm_value is given")
     clip_global_norm_value: or_none(NotNegative) = Field(None, description="largest global norm; empty or 0: no clip")
-    accumulation_step: Count = Field(1, description="batches whose gradients are added to one update")
-    with_ema: bool = Field(False, description="keep a moving average of the weights")
-    ema_decay: Rate = Field(0.9999, description="of the moving average")
+    accumulation_step: Count = Field(1, description="batches of a device that make one update, as one larger batch")
+    with_ema: bool = Field(False, description="keep a moving average of the weights; it decides which epoch is best")
+    ema_decay: Rate = Field(0.9999, description="share of the moving average that stays at an update")
+    ema_warmup: bool = Field(False, description="a smaller ema_decay at first: at most (1 + n) / (10 + n)")
+
+
+class DistillConfig(Section):
+    """Learning from a trained network, as DeiT does."""
+
+    distillation_type: Literal["none", "hard", "soft"] = Field(
+        "none", description="learn the teacher's choice, or its probabilities"
+    )
+    distillation_alpha: Probability = Field(0.5, description="share of the teacher in the loss")
+    distillation_tau: Positive = Field(1.0, description="temperature of soft distillation")
+    teacher_config: Path = Field(None, description="YAML of the teacher: its arch, sizes, classes, mean and std")
+    teacher_pretrained: Path = Field(None, description="its weights, where the YAML does not name them")
 
 
 class ScheduleConfig(Section):
@@ -225,11 +239,25 @@ class ScheduleConfig(Section):
 
 
 class PrecisionConfig(Section):
-    """Half precision. A CPU computes in float32 at every level, and says so."""
+    """Half precision and loss scale. A CPU computes in float32 at every level, and says so; it scales all the same."""
 
-    amp_level: Literal["O0", "O1", "O2", "O3"] = Field("O0", description="which layers run in half precision")
-    is_dynamic_loss_scale: bool = Field(True, description="adapt the loss scale")
-    loss_scale: Positive = Field(1024.0, description="fixed loss scale")
+    amp_level: Literal["O0", "O1", "O2", "O3"] = Field(
+        "O0", description="what runs in half precision: nothing; all but norms, soft-max and GELU; all but norms; all"
+    )
+    amp_dtype: Literal["float16", "bfloat16"] = Field(
+        "float16", description="half precision; bfloat16 has float32's range and needs no loss scale"
+    )
+    is_dynamic_loss_scale: bool = Field(True, description="adapt the loss scale; with amp_level O0 there is none")
+    loss_scale: Positive = Field(1024.0, description="fixed loss scale, where it is not dynamic")
+    initial_loss_scale: or_none(Positive) = Field(
+        None, description="where a dynamic scale begins; empty: 65536, with compat zoo that of the family's zoo"
+    )
+    loss_scale_factor: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="an overflow divides a dynamic scale by it, a quiet window multiplies"
+    )
+    loss_scale_window: or_none(Count) = Field(
+        None, description="updates without overflow before the scale grows; empty: 2000, with compat zoo the zoo's"
+    )
 
 
 class CheckpointConfig(Section):
@@ -239,6 +267,13 @@ class CheckpointConfig(Section):
     resume: str = Field("auto", description="auto: go on where the run directory ends; none; or a checkpoint file")
     keep_checkpoint_max: Count = Field(2, description="newest checkpoints that are kept, besides the best")
     save_every: Count = Field(1, description="epochs between checkpoints")
+    save_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="updates between checkpoints inside an epoch; 0: none"
+    )
+    keep_every: Annotated[int, Field(ge=0)] = Field(0, description="checkpoints of every so many epochs stay; 0: none")
+    stop_after: or_none(Count) = Field(
+        None, description="save and end with exit code 75 after this update of the run, as a signal would"
+    )
 
 
 class RunConfig(Section):
@@ -292,6 +327,7 @@ class Config(BaseModel):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
+    distill: DistillConfig = DistillConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: PrecisionConfig = PrecisionConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -366,12 +402,9 @@ DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
 COMMAND_FLAGS = {"export": {"batch_size": "export_batch_size", "b": "export_batch_size"}}
 # What training accepts today; anything else loads, and is refused when a run would need it.
 BUILT_FOR_TRAINING: dict[str, tuple] = {
-    "accumulation_step": (1,),
-    "with_ema": (False,),
     "in_channels": (3,),
-    "device_num": (1,),
     "run_modelarts": (False,),
     "train_url": (None,),
 }
-BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("in_channels", "device_num", "run_modelarts")}
+BUILT_FOR_EVALUATION = {key: BUILT_FOR_TRAINING[key] for key in ("in_channels", "run_modelarts")}
 BUILT_FOR_EXPORT = {"run_modelarts": (False,)}

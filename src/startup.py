@@ -12,9 +12,7 @@ import sys
 from collections.abc import Callable
 
 from src.device import PACKAGES, check_installation, prepare_libraries
-from src.errors import UserError
-
-INTERRUPTED = 75
+from src.errors import INTERRUPTED, UserError
 
 
 def run(main: Callable[[list[str]], None], needs: tuple[str, ...] = PACKAGES) -> None:

@@ -9,7 +9,7 @@ from src.schema import OptimConfig
 from src.trainers.losses import SoftTargetCrossEntropy
 from src.trainers.optimizers import OPTIMIZERS, build_optimizer
 from src.trainers.parameter_groups import split_by_decay
-from src.trainers.train_step import TrainStep
+from src.trainers.train_step import Control, Updates
 from src.weights.authors_names import official_names
 from tests import recipe
 from tests.networks import CCT, DEIT3, NO_DROPS, REFERENCES, SVT, TINY_IMAGE_SIZE, fill, tiny, values
@@ -23,8 +23,8 @@ class Replay:
 
     def __init__(self, net: nn.Cell, image_size: int, clip_norm: float | None, **config: object):
         self.net, self.optimizer = net, build_optimizer(net, OptimConfig(weight_decay=0.05, **config))
-        self.step = TrainStep(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm)
-        self.batch = Tensor(recipe.images(image_size)), Tensor(recipe.soft_targets(10))
+        self.updates = Updates(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm)
+        self.batch = recipe.images(image_size), recipe.soft_targets(10)
 
     def start(self) -> "Replay":
         """The recipe's weights and moments of zero."""
@@ -37,9 +37,9 @@ class Replay:
         """Loss and gradient norm of one step; the weights move."""
         rates = self.optimizer.rates(index, LEARNING_RATE)
         if decay is not None:
-            rates[2] = decay
-        loss, norm = self.step(*self.batch, Tensor(key_B), Tensor(rates))
-        return float(loss), float(norm)
+            rates[1] = decay
+        outcome = self.updates([(*self.batch, key_B)], rates, Control())
+        return outcome.loss, outcome.grad_norm
 
     def gradient_norms(self) -> dict[str, float]:
         """Norms of what the optimizer saw in a first step, by the authors' names."""

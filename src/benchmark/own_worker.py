@@ -70,17 +70,18 @@ def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
     from src.schema import OptimConfig
     from src.trainers.losses import SoftTargetCrossEntropy
     from src.trainers.optimizers import build_optimizer
-    from src.trainers.train_step import TrainStep
+    from src.trainers.train_step import Control, TrainStep
 
     batch_size = image_BCYX.shape[0]
     optimizer = build_optimizer(net, OptimConfig(weight_decay=0.05))
     train_step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, None)
     target_BK = ms.Tensor(soft_targets(np.arange(batch_size) % num_classes, num_classes, 0.1))
     key_B = ms.Tensor(np.arange(batch_size, dtype=np.int32))
-    rates_3 = ms.Tensor(optimizer.rates(0, 1e-4))
+    rates_n = ms.Tensor(optimizer.rates(0, 1e-4))
+    control_3 = ms.Tensor(np.array(Control(), np.float32))
 
     def step() -> None:
-        loss, _ = train_step(image_BCYX, target_BK, key_B, rates_3)
+        loss, _, _ = train_step(image_BCYX, target_BK, key_B, rates_n, control_3)
         loss.asnumpy()
 
     return step

@@ -9,8 +9,8 @@ from src.data.transforms import TrainTransform
 from src.schema import AugmentConfig, Config
 
 
-def train_batches_of(config: Config) -> TrainBatches:
-    """The training split of a resolved config, with its augmentation.
+def train_batches_of(config: Config, rank: int = 0, num_ranks: int = 1) -> TrainBatches:
+    """The training split of a resolved config, with its augmentation; what one of several ranks sees of it.
 
     Raises:
         DataError: images that are missing or do not fit.
@@ -26,6 +26,9 @@ def train_batches_of(config: Config) -> TrainBatches:
         aug_repeats=augment.aug_repeats,
         mixup_off_epoch=augment.mixup_off_epoch,
         on_bad_image=data.on_bad_image,
+        rank=rank,
+        num_ranks=num_ranks,
+        accumulation=config.optim.accumulation_step,
     )
 
 

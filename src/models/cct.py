@@ -176,7 +176,7 @@ class Classifier(nn.Cell):
         self.norm = LayerNorm(embed_dim, 1e-5)
         self.attention_pool = Dense(embed_dim, 1)
         self.fc = Dense(embed_dim, num_classes)
-        self.softmax = ops.Softmax(-1)
+        self.softmax = nn.Softmax(-1)
         self.matmul = ops.BatchMatMul()
 
     def pool(self, x_BND: Tensor) -> Tensor:

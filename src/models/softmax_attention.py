@@ -133,7 +133,8 @@ class SoftmaxAttention(nn.Cell):
         self.dropped_attention = _DroppedAttentionFunction(num_heads, self.scale, window_size)
         self.matmul = ops.BatchMatMul()
         self.matmul_bt = ops.BatchMatMul(transpose_b=True)
-        self.softmax = ops.Softmax(-1)
+        # A cell, so that half precision may leave it alone.
+        self.softmax = nn.Softmax(-1)
 
     def mask_shape(self, q_BND: Tensor, k_BMD: Tensor) -> tuple[int, int, int, int]:
         """(A, H, P, M)."""

@@ -1,21 +1,21 @@
-"""The run directory: checkpoints that are whole or not there, the best one, and the history of the run.
+"""The run directory: checkpoints that are whole or not there, and the best one.
 
     ckpt_0/config.yaml              the resolved configuration, with versions
-    ckpt_0/ARCH0-EPOCH_STEP.ckpt    weights and optimizer state; STEP counts inside the epoch, as in the zoo
+    ckpt_0/ARCH0-EPOCH_STEP.ckpt    weights, moments, moving average; STEP counts inside the epoch, as in the zoo
     ckpt_0/ARCH0-EPOCH_STEP.json    written last: the mark that the checkpoint is complete
     ckpt_0/best.ckpt, best.json     the epoch with the highest top-1
-    ckpt_0/metrics.jsonl            one line per epoch
+    ckpt_0/metrics.jsonl and others see `src.trainers.run_log`
 
-A killed run leaves the newest complete checkpoint in place; nothing is removed before its successor is complete.
+A killed run leaves the newest complete checkpoint in place; nothing is removed before its successor is complete. With
+several ranks the first one alone writes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from src.weights.write import write_ckpt
 BEST = "best.ckpt"
 # What may differ between the two halves of a run without changing its numbers.
 _FREE_SECTIONS = ("checkpoint", "export", "verify", "run")
-_FREE_KEYS = {"data_url", "num_parallel_workers", "pretrained", "reset_head"}
+_FREE_KEYS = {"data_url", "num_parallel_workers", "pretrained", "reset_head", "use_ema", "teacher_pretrained"}
+# What says how many images an update has is looked at by itself.
+_FREE_KEYS |= {"batch_size", "accumulation_step"}
 _BOUND_KEYS = {"seed", "device_target"}
 
 
@@ -53,12 +55,15 @@ class RunFolder:
         path: the directory.
         config: resolved configuration of the run.
         class_names: of the data set, in the order of the labels.
-        steps_per_epoch: optimizer steps.
+        steps_per_epoch: updates.
+        update_size: images of an update, of all ranks.
     """
 
-    def __init__(self, path: Path, config: Config, class_names: tuple[str, ...], steps_per_epoch: int):
-        self.path, self.config, self.class_names, self.steps_per_epoch = path, config, class_names, steps_per_epoch
-        self.history: list[dict[str, Any]] = []
+    def __init__(
+        self, path: Path, config: Config, class_names: tuple[str, ...], steps_per_epoch: int, update_size: int
+    ):
+        self.path, self.config, self.class_names = path, config, class_names
+        self.steps_per_epoch, self.update_size = steps_per_epoch, update_size
         self.versions = versions()
 
     def find_resume(self) -> Path | None:
@@ -90,31 +95,29 @@ class RunFolder:
             self._require_same_run(found)
         return found
 
-    def begin(self, resumed: Path | None) -> int:
-        """Write the configuration, cut the history back to the resumed epoch; returns the epochs that are done."""
+    def begin(self, resumed: Path | None) -> tuple[int, dict[str, Any]]:
+        """Write the configuration; returns the updates that are done, and what else the checkpoint says of the run."""
         header = "".join(f"# {name} {version}\n" for name, version in self.versions.items())
         write_text(self.path / "config.yaml", header + dump_config(self.config))
         if resumed is None:
-            return 0
+            return 0, {}
         manifest = verified_manifest(resumed)
-        self.history = [line for line in self._read_history() if line["epoch"] <= manifest.epoch]
-        self._write_history()
-        if self.best_epoch() == manifest.epoch:
-            self._keep_best(resumed, manifest)
-        return manifest.epoch
+        return self._step_here(manifest), manifest.state
 
-    def best_epoch(self) -> int | None:
-        """The first epoch with the highest top-1; None before any evaluation."""
-        evaluated = [line for line in self.history if "top1" in line]
-        return max(evaluated, key=lambda line: line["top1"])["epoch"] if evaluated else None
+    def save(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        step: int,
+        state: Mapping[str, Any],
+        epochs: Sequence[Mapping[str, Any]],
+    ) -> Path:
+        """Commit a checkpoint, then drop what is older than wanted.
 
-    def record(self, line: dict[str, Any]) -> None:
-        """Add an epoch to the history."""
-        self.history.append(line)
-        self._write_history()
-
-    def save(self, tensors: Mapping[str, np.ndarray], epoch: int) -> Path:
-        """Commit a checkpoint of the epoch that was recorded last, then drop what is older than wanted.
+        Args:
+            tensors: by name.
+            step: updates that are done.
+            state: whatever else a run needs to go on, as JSON can.
+            epochs: records of the epochs that are done.
 
         Raises:
             NumbersError: a tensor that is not finite; nothing is written.
@@ -122,31 +125,57 @@ class RunFolder:
         broken = [name for name, array in tensors.items() if not np.isfinite(array).all()]
         if broken:
             raise NumbersError("weights", "not finite, the last checkpoint is kept", ", ".join(broken[:3]))
-        arch = self.config.model.arch
-        target = self.path / f"{arch}{self.path.name.rpartition('_')[2]}-{epoch}_{self.steps_per_epoch}.ckpt"
-        write_ckpt(target, tensors)
+        arch, (epoch, step_in_epoch) = self.config.model.arch, divmod(step - 1, self.steps_per_epoch)
+        target = self.path / f"{arch}{self.path.name.rpartition('_')[2]}-{epoch + 1}_{step_in_epoch + 1}.ckpt"
+        write_ckpt(target, {**tensors, "global_step": np.array(step, np.int64)})
         manifest = Manifest(
             file=target.name,
             bytes=target.stat().st_size,
             sha256=sha256(target),
             arch=arch,
-            epoch=epoch,
-            step=epoch * self.steps_per_epoch,
+            epoch=len(epochs) and epochs[-1]["epoch"],
+            step=step,
             steps_per_epoch=self.steps_per_epoch,
-            metrics=self.history[-1],
+            metrics=dict(epochs[-1]) if epochs else {},
+            state={**state, "update_size": self.update_size},
             class_names=list(self.class_names),
             shapes={name: list(array.shape) for name, array in tensors.items()},
             versions=self.versions,
             config=flat_config(self.config),
         )
         write_manifest(target, manifest)
-        if self.best_epoch() == epoch:
-            self._keep_best(target, manifest)
+        self.keep_best(target, epochs)
+        self._prune()
+        return target
+
+    def keep_best(self, checkpoint: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Make a checkpoint the best one, if it is the one of the first epoch with the highest top-1."""
+        manifest = read_manifest(checkpoint)
+        is_end = manifest.step % manifest.steps_per_epoch == 0
+        if not is_end or best_epoch(epochs) != manifest.epoch:
+            return
+        best = self.path / BEST
+        with replacing(best) as temporary:
+            try:
+                os.link(checkpoint, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(checkpoint, temporary)
+        write_manifest(best, manifest.model_copy(update={"file": BEST}))
+
+    def mend_best(self, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Do what a kill right after a checkpoint of the best epoch left undone."""
+        for path in committed_checkpoints(self.path)[:1]:
+            self.keep_best(path, epochs)
+
+    def _prune(self) -> None:
+        every = self.config.checkpoint.keep_every
         for old in committed_checkpoints(self.path)[self.config.checkpoint.keep_checkpoint_max :]:
+            manifest = read_manifest(old)
+            if every and manifest.step % (every * manifest.steps_per_epoch) == 0:
+                continue
             # Without its mark first: what a kill leaves half-removed does not count as a checkpoint.
             manifest_path(old).unlink()
             old.unlink()
-        return target
 
     def _newest_verified(self) -> Path | None:
         for path in committed_checkpoints(self.path):
@@ -158,34 +187,47 @@ class RunFolder:
                 return path
         return None
 
+    def _step_here(self, manifest: Manifest) -> int:
+        """The updates that are done, where an update may have another size than when the checkpoint was written."""
+        before = manifest.state.get("update_size", self.update_size)
+        epoch, step_in_epoch = divmod(manifest.step, manifest.steps_per_epoch)
+        step = epoch * self.steps_per_epoch + step_in_epoch * before // self.update_size
+        if before != self.update_size:
+            there = f"{self.update_size} images per update in place of {before}"
+            print(f"=> going on with {there}: update {manifest.step} of the run is now update {step}")
+        return step
+
     def _require_same_run(self, checkpoint: Path) -> None:
         manifest = verified_manifest(checkpoint)
         before, now = manifest.config, flat_config(self.config)
         free = {key for section in _FREE_SECTIONS for key in type(getattr(self.config, section)).model_fields}
         bound = (now.keys() - free - _FREE_KEYS) | _BOUND_KEYS
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in sorted(bound) if before.get(key) != now[key]]
-        if changed:
-            rule = f"{checkpoint} belongs to a run with other settings: give them back, or choose another --output_dir"
+        if changed and self.config.checkpoint.resume == "auto":
+            rule = (
+                f"{checkpoint} belongs to a run with other settings: give them back, choose another --output_dir, "
+                f"or go on with new ones by --resume {checkpoint}"
+            )
             raise ConfigError("resume", rule, "; ".join(changed))
-        if manifest.class_names != list(self.class_names) or manifest.steps_per_epoch != self.steps_per_epoch:
-            received = f"{len(self.class_names)} classes, {self.steps_per_epoch} steps per epoch"
-            known = f"{len(manifest.class_names)} classes, {manifest.steps_per_epoch} steps per epoch"
+        for line in changed:
+            print(f"warning: going on with another setting: {line}", file=sys.stderr)
+        if manifest.class_names != list(self.class_names) or self._num_images_changed(manifest):
+            received = f"{len(self.class_names)} classes, {self.steps_per_epoch} updates of {self.update_size} images"
+            size = manifest.state.get("update_size", self.update_size)
+            known = f"{len(manifest.class_names)} classes, {manifest.steps_per_epoch} updates of {size} images"
             raise ConfigError("data_url", f"holds other data than the run of {checkpoint}", received, known)
 
-    def _keep_best(self, checkpoint: Path, manifest: Manifest) -> None:
-        best = self.path / BEST
-        with replacing(best) as temporary:
-            try:
-                os.link(checkpoint, temporary)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(checkpoint, temporary)
-        write_manifest(best, manifest.model_copy(update={"file": BEST}))
+    def _num_images_changed(self, manifest: Manifest) -> bool:
+        """Whether no number of images gives both numbers of updates."""
+        before = manifest.state.get("update_size", self.update_size)
+        least = max(self.steps_per_epoch * self.update_size, manifest.steps_per_epoch * before)
+        most = min((self.steps_per_epoch + 1) * self.update_size, (manifest.steps_per_epoch + 1) * before)
+        return least >= most
 
-    def _read_history(self) -> list[dict[str, Any]]:
-        try:
-            return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
-        except (FileNotFoundError, ValueError):
-            return []
 
-    def _write_history(self) -> None:
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.history))
+def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first epoch with the highest top-1, of the moving average where there is one; None before any evaluation."""
+    evaluated = [record for record in epochs if record.get("top1") is not None]
+    if not evaluated:
+        return None
+    return max(evaluated, key=lambda record: record.get("ema_top1") or record["top1"])["epoch"]

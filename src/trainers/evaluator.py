@@ -21,6 +21,7 @@ from src.errors import DataError, NumbersError
 from src.metrics import TopCounts, cross_entropy_sum, top_counts
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
+from src.trainers.collective import sum_over_ranks
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 from src.weights.numerics import with_numerics
@@ -37,24 +38,30 @@ class EvalResult:
 
 
 def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
-    """Run a network over all batches; padding is not counted.
+    """Run a network over all batches of this rank, and add up what all ranks found; padding is not counted.
 
     Raises:
         NumbersError: a logit that is not finite.
         DataError: nothing but padding.
     """
-    counts, loss_sum = TopCounts(), 0.0
+    counts, loss_sum, is_finite = TopCounts(), 0.0, True
     was_training = net.training
     net.set_train(False)
     for batch in batches:
         real_B = ~batch.is_padding_B
-        logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B]
+        logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B].astype(np.float32)
         if not np.isfinite(logits_BK).all():
-            raise NumbersError("evaluation", "the network gives values that are not finite")
+            # The other ranks wait for this one's counts, so it is said when they are together.
+            is_finite = False
+            break
         label_B = batch.label_B[real_B]
         counts += top_counts(logits_BK, label_B)
         loss_sum += cross_entropy_sum(logits_BK, label_B)
     net.set_train(was_training)
+    found = sum_over_ranks(np.array([loss_sum, counts.total, counts.top1, counts.top5, not is_finite], np.float64))
+    loss_sum, counts = float(found[0]), TopCounts(*map(int, found[1:4]))
+    if found[4]:
+        raise NumbersError("evaluation", "the network gives values that are not finite")
     if not counts.total:
         raise DataError("on_bad_image", "no image of the split val can be read")
     return EvalResult(loss_sum / counts.total, counts)

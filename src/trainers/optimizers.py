@@ -55,6 +55,10 @@ class Optimizer(nn.Cell):
         """What `construct` needs of one update, counted from 0: a float32 vector."""
         raise NotImplementedError
 
+    def still(self) -> np.ndarray:
+        """Such a vector with which gradients of zero leave weights and moments exactly as they are."""
+        raise NotImplementedError
+
     def state(self) -> dict[str, Parameter]:
         """Moments by name, for checkpoints."""
         raise NotImplementedError
@@ -84,28 +88,29 @@ class AdamW(Optimizer):
         self.adam = ops.Adam()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """Bias-corrected rate of each layer, bias-corrected epsilon, decay factor of each layer."""
+        """Bias-corrected rate of each layer, decay factor of each layer, bias-corrected epsilon, betas."""
         correction1, correction2 = self.corrections(step)
         rates = self.layer_rates(learning_rate)
         decays = 1.0 - rates * self.config.weight_decay
-        return np.array([*rates * correction2 / correction1, self.config.eps * correction2, *decays], np.float32)
+        constants = self.config.eps * correction2, self.beta1, self.beta2
+        return np.array([*rates * correction2 / correction1, *decays, *constants], np.float32)
+
+    def still(self) -> np.ndarray:
+        """No step, no decay, and moments that forget nothing."""
+        return np.array([0.0] * self.num_layers + [1.0] * self.num_layers + [self.config.eps, 1.0, 1.0], np.float32)
 
     def corrections(self, step: int) -> tuple[float, float]:
         """Of the first moment, and of the root of the second one."""
         return 1.0 - self.beta1 ** (step + 1), (1.0 - self.beta2 ** (step + 1)) ** 0.5
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        count = self.num_layers
-        rates = [rates_n[index] for index in range(count)]
-        decays = [rates_n[count + 1 + index] for index in range(count)]
-        update = ops.partial(self.update, rates, rates_n[count], decays)
+        numbers = [rates_n[index] for index in range(2 * self.num_layers + 3)]
+        update = ops.partial(self.update, numbers)
         return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, self.moment2, gradients)
 
     def update(
         self,
-        rates: list[Tensor],
-        epsilon: Tensor,
-        decays: list[Tensor],
+        numbers: list[Tensor],
         layer: int,
         is_decayed: bool,
         weight: Parameter,
@@ -114,9 +119,10 @@ class AdamW(Optimizer):
         gradient: Tensor,
     ) -> bool:
         """One weight."""
+        epsilon, beta1, beta2 = numbers[2 * self.num_layers :]
         if is_decayed:
-            ops.assign(weight, weight * decays[layer])
-        self.adam(weight, moment1, moment2, 0.0, 0.0, rates[layer], self.beta1, self.beta2, epsilon, gradient)
+            ops.assign(weight, weight * numbers[self.num_layers + layer])
+        self.adam(weight, moment1, moment2, 0.0, 0.0, numbers[layer], beta1, beta2, epsilon, gradient)
         return True
 
     def state(self) -> dict[str, Parameter]:
@@ -142,20 +148,25 @@ class Momentum(Optimizer):
     def __init__(self, members: list[Member], config: OptimConfig):
         super().__init__(members, config)
         self.accumulation = self.moments("moments")
-        self.momentum, self.nesterov, self.weight_decay = config.momentum, config.nesterov, config.weight_decay
+        self.nesterov = config.nesterov
         self.apply_momentum = ops.ApplyMomentum()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """Rate of each layer."""
-        return self.layer_rates(learning_rate).astype(np.float32)
+        """Rate of each layer, weight decay, momentum."""
+        rates = self.layer_rates(learning_rate)
+        return np.array([*rates, self.config.weight_decay, self.config.momentum], np.float32)
+
+    def still(self) -> np.ndarray:
+        """No step, and a sum that neither forgets nor takes in the decay."""
+        return np.array([0.0] * self.num_layers + [0.0, 1.0], np.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        update = ops.partial(self.update, [rates_n[index] for index in range(self.num_layers)])
+        update = ops.partial(self.update, [rates_n[index] for index in range(self.num_layers + 2)])
         return self.map(update, self.layer, self.is_decayed, self.weights, self.accumulation, gradients)
 
     def update(
         self,
-        rates: list[Tensor],
+        numbers: list[Tensor],
         layer: int,
         is_decayed: bool,
         weight: Parameter,
@@ -163,15 +174,16 @@ class Momentum(Optimizer):
         gradient: Tensor,
     ) -> bool:
         """One weight."""
+        weight_decay, momentum = numbers[self.num_layers :]
         if is_decayed:
-            gradient = gradient + self.weight_decay * weight
+            gradient = gradient + weight_decay * weight
         if self.nesterov:
             # The fused operator has a flag for this, which has no effect on a CPU.
-            moment = self.momentum * accumulation + gradient
-            ops.assign(weight, weight - rates[layer] * (gradient + self.momentum * moment))
+            moment = momentum * accumulation + gradient
+            ops.assign(weight, weight - numbers[layer] * (gradient + momentum * moment))
             ops.assign(accumulation, moment)
         else:
-            self.apply_momentum(weight, accumulation, rates[layer], gradient, self.momentum)
+            self.apply_momentum(weight, accumulation, numbers[layer], gradient, momentum)
         return True
 
     def state(self) -> dict[str, Parameter]:
@@ -194,20 +206,22 @@ class Lamb(Optimizer):
         self.norm = GlobalNorm()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """Rate of each layer, then the reciprocals of the corrections of moment 1 and of the root of moment 2."""
+        """Rate of each layer, reciprocals of the corrections of moment 1 and of the root of moment 2, betas."""
         correction1, correction2 = 1.0 - self.beta1 ** (step + 1), (1.0 - self.beta2 ** (step + 1)) ** 0.5
-        return np.array([*self.layer_rates(learning_rate), 1.0 / correction1, 1.0 / correction2], np.float32)
+        constants = 1.0 / correction1, 1.0 / correction2, self.beta1, self.beta2
+        return np.array([*self.layer_rates(learning_rate), *constants], np.float32)
+
+    def still(self) -> np.ndarray:
+        """No step, and moments that forget nothing."""
+        return np.array([0.0] * self.num_layers + [1.0] * 4, np.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        rates = [rates_n[index] for index in range(self.num_layers)]
-        update = ops.partial(self.update, rates, rates_n[self.num_layers], rates_n[self.num_layers + 1])
+        update = ops.partial(self.update, [rates_n[index] for index in range(self.num_layers + 4)])
         return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, self.moment2, gradients)
 
     def update(
         self,
-        rates: list[Tensor],
-        scale1: Tensor,
-        scale2: Tensor,
+        numbers: list[Tensor],
         layer: int,
         is_decayed: bool,
         weight: Parameter,
@@ -216,13 +230,14 @@ class Lamb(Optimizer):
         gradient: Tensor,
     ) -> bool:
         """One weight."""
-        mean = self.beta1 * moment1 + (1.0 - self.beta1) * gradient
-        square = self.beta2 * moment2 + (1.0 - self.beta2) * (gradient * gradient)
+        scale1, scale2, beta1, beta2 = numbers[self.num_layers :]
+        mean = beta1 * moment1 + (1.0 - beta1) * gradient
+        square = beta2 * moment2 + (1.0 - beta2) * (gradient * gradient)
         direction = mean * scale1 / (ops.sqrt(square) * scale2 + self.eps)
         if is_decayed and self.weight_decay > 0.0:
             direction = direction + self.weight_decay * weight
             direction = direction * self.trust_ratio(weight, direction)
-        ops.assign(weight, weight - rates[layer] * direction)
+        ops.assign(weight, weight - numbers[layer] * direction)
         ops.assign(moment1, mean)
         ops.assign(moment2, square)
         return True
@@ -247,21 +262,21 @@ class Lion(Optimizer):
         self.beta1, self.beta2 = config.beta
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """Rate of each layer, then decay factor of each layer."""
+        """Rate of each layer, decay factor of each layer, the second beta."""
         rates = self.layer_rates(learning_rate)
-        return np.array([*rates, *(1.0 - rates * self.config.weight_decay)], np.float32)
+        return np.array([*rates, *(1.0 - rates * self.config.weight_decay), self.beta2], np.float32)
+
+    def still(self) -> np.ndarray:
+        """No step, no decay, and a moment that forgets nothing."""
+        return np.array([0.0] * self.num_layers + [1.0] * (self.num_layers + 1), np.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        count = self.num_layers
-        rates = [rates_n[index] for index in range(count)]
-        decays = [rates_n[count + index] for index in range(count)]
-        update = ops.partial(self.update, rates, decays)
+        update = ops.partial(self.update, [rates_n[index] for index in range(2 * self.num_layers + 1)])
         return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, gradients)
 
     def update(
         self,
-        rates: list[Tensor],
-        decays: list[Tensor],
+        numbers: list[Tensor],
         layer: int,
         is_decayed: bool,
         weight: Parameter,
@@ -269,10 +284,11 @@ class Lion(Optimizer):
         gradient: Tensor,
     ) -> bool:
         """One weight."""
+        beta2 = numbers[2 * self.num_layers]
         direction = ops.sign(self.beta1 * moment1 + (1.0 - self.beta1) * gradient)
-        kept = weight * decays[layer] if is_decayed else weight
-        ops.assign(weight, kept - rates[layer] * direction)
-        ops.assign(moment1, self.beta2 * moment1 + (1.0 - self.beta2) * gradient)
+        kept = weight * numbers[self.num_layers + layer] if is_decayed else weight
+        ops.assign(weight, kept - numbers[layer] * direction)
+        ops.assign(moment1, beta2 * moment1 + (1.0 - beta2) * gradient)
         return True
 
     def state(self) -> dict[str, Parameter]:
@@ -294,29 +310,30 @@ class Muon(AdamW):
         # A matrix has one moment; its second place in the map holds the same again.
         triples = zip(self.is_matrix, self.moment1, self.moment2, strict=True)
         self.moment2 = tuple(moment1 if is_matrix else moment2 for is_matrix, moment1, moment2 in triples)
-        self.momentum, self.nesterov = config.momentum, config.nesterov
+        self.nesterov = config.nesterov
         self.norm = GlobalNorm()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """AdamW's, then the uncorrected rate of each layer."""
-        plain = self.layer_rates(learning_rate).astype(np.float32)
-        return np.concatenate([super().rates(step, learning_rate), plain])
+        """AdamW's, then the momentum and the uncorrected rate of each layer."""
+        plain = self.layer_rates(learning_rate)
+        return np.concatenate([super().rates(step, learning_rate), [self.config.momentum, *plain]]).astype(np.float32)
+
+    def still(self) -> np.ndarray:
+        """As AdamW's, and a momentum that forgets nothing."""
+        return np.concatenate([super().still(), [1.0], [0.0] * self.num_layers]).astype(np.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        count = self.num_layers
-        rates = [rates_n[index] for index in range(count)]
-        decays = [rates_n[count + 1 + index] for index in range(count)]
-        plain = [rates_n[2 * count + 1 + index] for index in range(count)]
-        update = ops.partial(self.update_either, plain, rates, rates_n[count], decays)
+        first = 2 * self.num_layers + 3
+        numbers = [rates_n[index] for index in range(first)]
+        own = [rates_n[first + index] for index in range(self.num_layers + 1)]
+        update = ops.partial(self.update_either, own, numbers)
         kinds = self.is_matrix, self.layer, self.is_decayed
         return self.map(update, *kinds, self.weights, self.moment1, self.moment2, gradients)
 
     def update_either(
         self,
-        plain: list[Tensor],
-        rates: list[Tensor],
-        epsilon: Tensor,
-        decays: list[Tensor],
+        own: list[Tensor],
+        numbers: list[Tensor],
         is_matrix: bool,
         layer: int,
         is_decayed: bool,
@@ -327,11 +344,11 @@ class Muon(AdamW):
     ) -> bool:
         """One weight, by its kind."""
         if not is_matrix:
-            return self.update(rates, epsilon, decays, layer, is_decayed, weight, moment1, moment2, gradient)
-        moment = self.momentum * moment1 + gradient
-        direction = gradient + self.momentum * moment if self.nesterov else moment
-        rate = plain[layer] * (0.2 * max(weight.shape) ** 0.5)
-        kept = weight * decays[layer] if is_decayed else weight
+            return self.update(numbers, layer, is_decayed, weight, moment1, moment2, gradient)
+        moment = own[0] * moment1 + gradient
+        direction = gradient + own[0] * moment if self.nesterov else moment
+        rate = own[1 + layer] * (0.2 * max(weight.shape) ** 0.5)
+        kept = weight * numbers[self.num_layers + layer] if is_decayed else weight
         ops.assign(weight, kept - rate * self.orthogonal(direction))
         ops.assign(moment1, moment)
         return True

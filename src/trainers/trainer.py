@@ -1,78 +1,41 @@
-"""Training: from a configuration to checkpoints, one visible loop.
-
-Shape letters: B batch, K classes.
-"""
+"""Training: from a configuration to checkpoints."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from mindspore import Tensor, nn
-from tqdm import tqdm
 
 from src.config import require_built
 from src.data.build import train_batches_of
-from src.data.loader import TRAIN, EvalBatches, TrainBatches, open_reader, read_eval
-from src.data.random_numbers import drop_keys
+from src.data.loader import EvalBatches, open_reader
 from src.data.sources import open_split
 from src.data.transforms import EvalTransform
-from src.data.workers import BatchReader
-from src.device import num_cores, open_device, rank, stop_on_signals
-from src.errors import ModelFileError, NumbersError
+from src.device import num_ranks, open_device, rank
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
-from src.trainers.evaluator import evaluate, print_left_out
-from src.trainers.losses import SoftTargetCrossEntropy
-from src.trainers.optimizers import Optimizer, build_optimizer
+from src.trainers.collective import broadcast_from_first
+from src.trainers.ema import MovingAverage
+from src.trainers.losses import DistillationLoss, SoftTargetCrossEntropy
+from src.trainers.optimizers import build_optimizer
 from src.trainers.parameter_groups import plan_lines
+from src.trainers.precision import LossScale, cast_network
+from src.trainers.run_log import RunLog
 from src.trainers.schedules import effective_rate_line, learning_rate, run_epochs
-from src.trainers.train_step import TrainStep
+from src.trainers.teacher import load_teacher
+from src.trainers.train_step import Updates
+from src.trainers.training_run import Trainer, TrainingRun
 from src.weights.load import load_given_weights
 from src.weights.numerics import with_numerics
-from src.weights.read import read_tensors
 
 _RULER = "=" * 25
-_WAIT_WORTH_A_HINT = 0.2
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """What one run works with, built before its directory is touched."""
-
-    config: Config
-    net: nn.Cell
-    optimizer: Optimizer
-    step: TrainStep
-    train_batches: TrainBatches
-    val_batches: EvalBatches | None
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Everything that a checkpoint holds but the step: weights and moments by name."""
-        weights = {name: parameter.asnumpy() for name, parameter in self.net.parameters_and_names()}
-        return weights | {name: parameter.asnumpy() for name, parameter in self.optimizer.state().items()}
-
-    def restore(self, checkpoint: Path) -> None:
-        """Take weights and moments from a checkpoint of the same run.
-
-        Raises:
-            ModelFileError: names or shapes that differ from this run's.
-        """
-        parameters = dict(self.net.parameters_and_names()) | self.optimizer.state()
-        tensors = read_tensors(checkpoint)
-        tensors.pop("global_step", None)
-        shapes = {name: array.shape for name, array in tensors.items()}
-        if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()}:
-            raise ModelFileError(checkpoint, "holds other tensors than this run")
-        for name, parameter in parameters.items():
-            parameter.set_data(Tensor(tensors[name]))
 
 
 def train(config: Config) -> Path:
@@ -82,37 +45,34 @@ def train(config: Config) -> Path:
 
     Raises:
         UserError: see the classes of `src.errors`; what was saved before stays.
+        KeyboardInterrupt: a signal, or ``stop_after``; the state is saved.
     """
     require_built(config, BUILT_FOR_TRAINING)
     config = resolved(config)
-    epochs = run_epochs(config.schedule)
-    folder_path = Path(config.checkpoint.output_dir) / f"ckpt_{rank()}"
-    model = with_numerics(config.model, first_weights(config, folder_path))
+    run_epochs(config.schedule)
+    # The first rank alone writes.
+    path = Path(config.checkpoint.output_dir) / "ckpt_0"
+    model = with_numerics(config.model, first_weights(config, path))
     config = config.model_copy(update={"model": model})
     trainer = build_trainer(config)
-    workers = config.data.num_parallel_workers
-    with locked(folder_path):
-        steps_per_epoch = trainer.train_batches.steps_per_epoch
-        folder = RunFolder(folder_path, config, trainer.train_batches.source.class_names, steps_per_epoch)
-        found = folder.find_resume()
-        if found is not None:
-            trainer.restore(found)
-        elif config.model.pretrained is not None:
-            print(f"=> loading pretrained weights from '{config.model.pretrained}'")
-            print(load_given_weights(trainer.net, config.model, reset_head=config.model.reset_head))
-        done = max(folder.begin(found), epochs.start)
-        if found is not None:
-            print(f"=> resuming after epoch {done} from '{found}'")
-        print_plan(trainer, done)
-        stop_on_signals()
-        with open_reader(workers, trainer.train_batches, trainer.val_batches) as reader:
-            # One reading for the whole run: the first batch of an epoch is read while the one before is evaluated.
-            steps = range(done * steps_per_epoch, epochs.stop * steps_per_epoch)
-            batches = reader.read(TRAIN, steps)
-            for epoch in range(done, epochs.stop):
-                train_and_save_epoch(trainer, folder, epoch, reader, batches)
+    with locked(path) if rank() == 0 else contextlib.nullcontext():
+        folder = None
+        if rank() == 0:
+            batches = trainer.train_batches
+            class_names, per_epoch = batches.source.class_names, trainer.steps_per_epoch
+            folder = RunFolder(path, config, class_names, per_epoch, batches.update_size)
+        step, state = start_weights(trainer, folder)
+        print_plan(trainer, step)
+        with (
+            open_reader(config.data.num_parallel_workers, trainer.train_batches, trainer.val_batches) as reader,
+            open_log(trainer, path, step, state, reader.workers) as log,
+        ):
+            run = TrainingRun(trainer, folder, log, reader, step, state)
+            if folder is not None:
+                folder.mend_best(log.epochs)
+            run.go_to_end()
     print("train success")
-    return folder_path
+    return path
 
 
 def first_weights(config: Config, folder: Path) -> Path | None:
@@ -123,123 +83,132 @@ def first_weights(config: Config, folder: Path) -> Path | None:
 
 
 def build_trainer(config: Config) -> Trainer:
-    """Data, network and step of a resolved config.
+    """Data, network and update of a resolved config.
 
     Raises:
         DataError: images that are missing or do not fit.
         ConfigError: a model or device that cannot be.
     """
-    model, data, optim, run = config.model, config.data, config.optim, config.run
-    train_batches = train_batches_of(config)
+    model, data, optim, run, distill = config.model, config.data, config.optim, config.run, config.distill
+    train_batches = train_batches_of(config, rank(), num_ranks())
     val_batches = None
     if run.do_val:
         val_images = open_split(data, "val", model.num_classes)
         eval_transform = EvalTransform.from_config(data, model.image_size)
-        val_batches = EvalBatches(val_images, eval_transform, data.batch_size, on_bad_image=data.on_bad_image)
+        shares = dict(rank=rank(), num_ranks=num_ranks())
+        val_batches = EvalBatches(val_images, eval_transform, data.batch_size, on_bad_image=data.on_bad_image, **shares)
     open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     optimizer = build_optimizer(net, optim)
-    clip = optim.clip_global_norm_value if optim.clip_global_norm else None
-    step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, clip or None)
-    return Trainer(config, net, optimizer, step, train_batches, val_batches)
+    num_cast = cast_network(net, config)
+    if num_cast:
+        print(f"=> {num_cast} cells compute in {config.precision.amp_dtype}")
+    loss, teacher = SoftTargetCrossEntropy(), None
+    if distill.distillation_type != "none":
+        loss = DistillationLoss(distill.distillation_type, distill.distillation_alpha, distill.distillation_tau)
+        teacher = load_teacher(config)
+    average = MovingAverage(optimizer.names, optimizer.weights) if optim.with_ema else None
+    updates = Updates(
+        net,
+        loss,
+        optimizer,
+        (optim.clip_global_norm and optim.clip_global_norm_value) or None,
+        optim.accumulation_step,
+        scales=LossScale(config).in_use,
+        average=average,
+        teacher=teacher,
+        num_ranks=num_ranks(),
+    )
+    return Trainer(config, net, optimizer, average, updates, train_batches, val_batches)
+
+
+def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict[str, Any]]:
+    """Put in the weights that a run begins or goes on with, the same on every rank.
+
+    Returns:
+        The updates that are done, and what else is known of them.
+
+    Raises:
+        UserError: nothing that fits, as `RunFolder.find_resume` and `load_given_weights` say.
+    """
+    model, per_epoch = trainer.config.model, trainer.steps_per_epoch
+    step, state = run_epochs(trainer.config.schedule).start * per_epoch, {}
+    if folder is not None:
+        found = folder.find_resume()
+        if found is not None:
+            trainer.restore(found)
+        elif model.pretrained is not None:
+            print(f"=> loading pretrained weights from '{model.pretrained}'")
+            print(load_given_weights(trainer.net, model, reset_head=model.reset_head))
+            if trainer.average is not None:
+                trainer.average.restart()
+        done, state = folder.begin(found)
+        step = max(step, done)
+        if found is not None:
+            epoch, step_in_epoch = divmod(step, per_epoch)
+            place = f"epoch {epoch}" + (f" and {step_in_epoch} of {per_epoch} steps" if step_in_epoch else "")
+            print(f"=> resuming after {place} from '{found}'")
+    trainer.share_from_first()
+    step, state = json.loads(text_of_first(json.dumps([step, state])))
+    return step, state
+
+
+def text_of_first(text: str) -> str:
+    """The first rank's text, on every rank."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    length = int(broadcast_from_first(np.array([len(data)], np.int32))[0])
+    padded = np.zeros(length, np.uint8)
+    padded[: min(length, len(data))] = data[:length]
+    return broadcast_from_first(padded).tobytes().decode()
+
+
+def open_log(trainer: Trainer, path: Path, step: int, state: dict[str, Any], workers: int) -> RunLog:
+    """The log of a run of which so many updates are done."""
+    return RunLog(
+        path,
+        trainer.config,
+        trainer.steps_per_epoch,
+        start_step=step,
+        state=state.get("log"),
+        is_first_rank=rank() == 0,
+        workers=workers,
+    )
 
 
 def print_plan(trainer: Trainer, done: int) -> None:
-    """The zoo's lines before the first step."""
-    config, steps_per_epoch = trainer.config, trainer.train_batches.steps_per_epoch
+    """The zoo's lines before the first step, of which so many updates are done."""
+    config, steps_per_epoch = trainer.config, trainer.steps_per_epoch
     optim, schedule, precision = config.optim, config.schedule, config.precision
+    global_batch = trainer.train_batches.update_size
     print(f"=> using arch: {config.model.arch}")
     print(f"=> params_num: {num_parameters(trainer.net, trainable_only=True)}")
     print(f"=> using amp_level {precision.amp_level}")
-    if precision.amp_level != "O0":
+    if precision.amp_level != "O0" and config.run.device_target == "CPU":
         print(f"warning: amp_level {precision.amp_level} computes in float32 on a CPU", file=sys.stderr)
-    print("=> When amp_level is O0, using fixed loss_scale with 1.0")
+    print(scale_line(config))
     print(f"{_RULER}Using {'label smoothing' if config.augment.label_smoothing else 'Simple CE'}{_RULER}")
     print(f"=> Getting {config.data.set} dataset")
     print(f"=> When using train_wrapper, using optimizer {optim.optimizer}")
     print("\n".join(plan_lines(trainer.net, optim)))
-    print(f"=> Get LR from epoch: {done}")
-    print(f"=> Start step: {done * steps_per_epoch}")
+    print(f"=> Get LR from epoch: {done // steps_per_epoch}")
+    print(f"=> Start step: {done}")
     print(f"=> Total step: {run_epochs(schedule).stop * steps_per_epoch}")
     print(f"=> Accumulation step:{optim.accumulation_step}")
-    peak_step = math.ceil(schedule.warmup_length * steps_per_epoch)
-    print(effective_rate_line(optim, config.data.batch_size))
-    print(f"learning_rate {learning_rate(peak_step, steps_per_epoch, optim, schedule, config.data.batch_size)}")
-    print(f"clip_global_norm {trainer.step.clip_norm is not None}")
+    if num_ranks() > 1:
+        print(f"=> rank {rank()} of {num_ranks()}, {global_batch} images per update")
+    peak = math.ceil(schedule.warmup_length * steps_per_epoch)
+    print(effective_rate_line(optim, global_batch))
+    print(f"learning_rate {learning_rate(peak, steps_per_epoch, optim, schedule, global_batch)}")
+    print(f"clip_global_norm {bool(optim.clip_global_norm and optim.clip_global_norm_value)}")
     print("begin train", flush=True)
 
 
-def train_and_save_epoch(
-    trainer: Trainer, folder: RunFolder, epoch: int, reader: BatchReader, batches: Iterator
-) -> None:
-    """One epoch, counted from 0: train, evaluate, record, save."""
-    config = trainer.config
-    waited, told = reader.waited, len(reader.left_out)
-    line = {"epoch": epoch + 1, **train_epoch(trainer, epoch, batches)}
-    print_data_wait(reader.waited - waited, line["seconds"], reader.workers)
-    if trainer.val_batches is not None:
-        result = evaluate(trainer.net, read_eval(reader))
-        counts = result.counts
-        line |= {"val_loss": result.loss, "top1": counts.top1_accuracy, "top5": counts.top5_accuracy}
-        line |= {"val_images": counts.total}
-        best = max([line["top1"], *(past["top1"] for past in folder.history if "top1" in past)])
-        print(f"epoch: {epoch + 1} acc: {line['top1']}, best acc is {best}", flush=True)
-    print_left_out(reader.left_out, told)
-    folder.record(line)
-    is_last = epoch + 1 == run_epochs(config.schedule).stop
-    if is_last or (epoch + 1) % config.checkpoint.save_every == 0 or folder.best_epoch() == epoch + 1:
-        step = (epoch + 1) * trainer.train_batches.steps_per_epoch
-        folder.save({**trainer.tensors(), "global_step": np.array(step, np.int64)}, epoch + 1)
-
-
-def print_data_wait(waited: float, seconds: float, workers: int) -> None:
-    """A hint when the network waits for images."""
-    if waited > _WAIT_WORTH_A_HINT * seconds:
-        cores = num_cores()
-        more = f"try num_parallel_workers {cores}" if workers < cores else "smaller files or more cores would help"
-        print(f"warning: data wait {100 * waited / seconds:.0f} % of step time: {more}", file=sys.stderr)
-
-
-def train_epoch(trainer: Trainer, epoch: int, batches: Iterator) -> dict[str, float]:
-    """All steps of an epoch, whose batches come next; returns what the history keeps of them.
-
-    Raises:
-        NumbersError: a loss or gradient that is not finite.
-    """
-    config, steps = trainer.config, trainer.train_batches.steps_per_epoch
-    first_step = epoch * steps
-    losses, norms = [], []
-    started = time.perf_counter()
-    epochs = run_epochs(config.schedule)
-    label = f"epoch {epoch + 1}/{epochs.stop}"
-    bar = tqdm(total=steps, desc=label, file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
-    with bar:
-        # The range first: at its end no batch of the next epoch is taken.
-        for step, (image_BCYX, target_BK) in zip(range(first_step, first_step + steps), batches, strict=False):
-            rate = learning_rate(step, steps, config.optim, config.schedule, config.data.batch_size)
-            loss, norm = trainer.step(
-                Tensor(image_BCYX),
-                Tensor(target_BK),
-                Tensor(drop_keys(config.run.seed, step, len(target_BK))),
-                Tensor(trainer.optimizer.rates(step - epochs.start * steps, rate)),
-            )
-            losses.append(float(loss))
-            norms.append(float(norm))
-            if not (math.isfinite(losses[-1]) and math.isfinite(norms[-1])):
-                place = f"epoch {epoch + 1} step {step - first_step + 1}"
-                rule = "loss or gradient is not finite, the last checkpoint is kept; lower base_lr or set a clip value"
-                raise NumbersError(place, rule, f"loss {losses[-1]}, gradient norm {norms[-1]}")
-            bar.set_postfix(loss=f"{losses[-1]:.4f}", lr=f"{rate:.2e}", refresh=False)
-            bar.update()
-    milliseconds = (time.perf_counter() - started) * 1000
-    print(f"epoch: {epoch + 1} step: {steps}, loss is {losses[-1]}")
-    print(f"epoch time: {milliseconds:.3f} ms, per step time: {milliseconds / steps:.3f} ms", flush=True)
-    return {
-        "step": first_step + steps,
-        "loss": float(np.mean(losses)),
-        "last_loss": losses[-1],
-        "grad_norm": float(np.mean(norms)),
-        "lr": rate,
-        "seconds": milliseconds / 1000,
-    }
+def scale_line(config: Config) -> str:
+    """The zoo's line on the loss scale."""
+    scale = LossScale(config)
+    if not scale.in_use:
+        return f"=> When amp_level is {config.precision.amp_level}, using fixed loss_scale with 1.0"
+    if scale.is_dynamic:
+        return f"=> Using DynamicLossScaleUpdateCell, loss_scale_value:{scale.value:g}"
+    return f"=> Using FixedLossScaleUpdateCell, loss_scale_value:{scale.value:g}"

@@ -22,6 +22,7 @@ def load_weights(
     *,
     reset_head: bool = False,
     resample_patches: bool = False,
+    ema: bool = False,
 ) -> WeightReport:
     """Load a complete set of weights.
 
@@ -32,12 +33,13 @@ def load_weights(
         source: a weight file, or arrays by name, in any naming of `src.weights.names.namings`.
         reset_head: keep the network's own head where the source's has another class count, or there is none.
         resample_patches: resample the patch embedding where the source's patches have another size.
+        ema: load the moving average of the weights in their place.
 
     Raises:
         ModelFileError: unreadable or damaged file, names that are missing or left over, shapes that differ, values that
             are not finite.
     """
-    opened = open_source(source)
+    opened = open_source(source, ema=ema)
     arrays, report = fitted_weights(net, opened, reset_head=reset_head, resample_patches=resample_patches)
     parameters = dict(net.parameters_and_names())
     for name, array in arrays.items():
@@ -66,7 +68,8 @@ def load_given_weights(net: nn.Cell, model: ModelConfig, *, reset_head: bool = F
         ModelFileError: as `load_weights`.
     """
     weights = given_weights(model)
-    report = load_weights(net, weights, reset_head=reset_head, resample_patches=model.resample_patches)
+    options = dict(reset_head=reset_head, resample_patches=model.resample_patches, ema=model.use_ema)
+    report = load_weights(net, weights, **options)
     if report.naming.startswith("zoo") and model.compat != "zoo":
         print(f"warning: {weights} has the model zoo's names: compat zoo gives its own logits", file=sys.stderr)
     return report

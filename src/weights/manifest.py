@@ -13,7 +13,23 @@ from src.files import sha256, write_text
 
 
 class Manifest(BaseModel):
-    """Commit mark of one checkpoint: the file counts as written once this lies beside it."""
+    """Commit mark of one checkpoint: the file counts as written once this lies beside it.
+
+    Attributes:
+        file: name of the checkpoint.
+        bytes: its size.
+        sha256: of its content.
+        arch: of the network.
+        epoch: epochs that are done.
+        step: updates that are done.
+        steps_per_epoch: updates.
+        metrics: record of the last epoch that is done.
+        state: what a run needs besides the tensors to go on as if it had not stopped.
+        class_names: in the order of the outputs.
+        shapes: of the tensors.
+        versions: of what wrote it.
+        config: of the run, key by key.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,6 +41,7 @@ class Manifest(BaseModel):
     step: int
     steps_per_epoch: int
     metrics: dict[str, Any]
+    state: dict[str, Any] = {}
     class_names: list[str]
     shapes: dict[str, list[int]]
     versions: dict[str, str]

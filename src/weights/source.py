@@ -16,6 +16,7 @@ from src.weights.names import is_training_state, is_unused, strip_wrappers
 from src.weights.read import read_tensors
 
 _SHOWN = 4
+_EMA = "ema."
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,23 @@ class Source:
     unused: list[str] = field(default_factory=list)
 
 
-def open_source(source: str | Path | Mapping[str, np.ndarray]) -> Source:
+def open_source(source: str | Path | Mapping[str, np.ndarray], *, ema: bool = False) -> Source:
     """Read a file or take arrays, and set aside what is no weight.
 
+    Args:
+        source: the file, or arrays by name.
+        ema: take a weight's moving average in its place.
+
     Raises:
-        ModelFileError: unreadable or damaged file, or one weight under two names.
+        ModelFileError: unreadable or damaged file, one weight under two names, or no moving average that is wanted.
     """
     if isinstance(source, (str, Path)):
         verified_manifest(Path(source))
         label, tensors = str(source), read_tensors(Path(source))
     else:
         label, tensors = "arrays", source
+    if ema:
+        tensors = _averaged(label, tensors)
     left_over = {name for name in tensors if is_training_state(strip_wrappers(name))}
     count = Counter(strip_wrappers(name) for name in tensors if name not in left_over)
     twice = sorted(name for name, times in count.items() if times > 1)
@@ -54,6 +61,14 @@ def open_source(source: str | Path | Mapping[str, np.ndarray]) -> Source:
     named = unstacked({strip_wrappers(name): array for name, array in tensors.items() if name not in left_over})
     weights = {name: array for name, array in named.items() if not is_unused(name)}
     return Source(label, weights, sorted(left_over), sorted(named.keys() - weights.keys()))
+
+
+def _averaged(label: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    averages = {name.removeprefix(_EMA): array for name, array in tensors.items() if name.startswith(_EMA)}
+    if not averages:
+        raise ModelFileError(label, "holds no moving average of the weights: leave use_ema out")
+    # What is frozen has none.
+    return {name: array for name, array in tensors.items() if not name.startswith(_EMA)} | averages
 
 
 def some(names: list[str]) -> str:

@@ -1,36 +1,36 @@
 """The run directory alone, with made-up tensors: what counts, what is kept, what is refused."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from src.errors import ModelFileError, NumbersError
+from src.errors import ConfigError, ModelFileError, NumbersError
 from src.models import resolved
-from src.trainers.checkpoints import RunFolder
+from src.trainers.checkpoints import RunFolder, best_epoch
 from src.weights.manifest import manifest_path, read_manifest, verified_manifest
 from tests import small_run
 
 CLASSES = ("cat", "dog")
 
 
-def open_folder(path: Path, **flags: object) -> RunFolder:
+def open_folder(path: Path, steps_per_epoch: int = 5, update_size: int = 4, **flags: object) -> RunFolder:
     config = resolved(small_run.config(path / "data", path, **flags))
-    return RunFolder(path / "ckpt_0", config, CLASSES, steps_per_epoch=5)
+    return RunFolder(path / "ckpt_0", config, CLASSES, steps_per_epoch, update_size)
 
 
 def run_epochs(folder: RunFolder, accuracies: dict[int, float]) -> None:
+    epochs = []
     for epoch, top1 in accuracies.items():
-        folder.record({"epoch": epoch, "top1": top1})
-        folder.save({"weight": np.full((2, 3), epoch, np.float32)}, epoch)
+        epochs.append({"epoch": epoch, "top1": top1})
+        folder.save({"weight": np.full((2, 3), epoch, np.float32)}, 5 * epoch, {"applied": 5 * epoch}, epochs)
 
 
 @pytest.fixture
 def folder(tmp_path):
     opened = open_folder(tmp_path)
     assert opened.find_resume() is None
-    assert opened.begin(None) == 0
+    assert opened.begin(None) == (0, {})
     run_epochs(opened, {1: 0.5, 2: 0.75, 3: 0.75, 4: 0.25})
     return opened
 
@@ -72,12 +72,54 @@ def test_damaged_newest_falls_back(damage, folder, tmp_path):
     assert open_folder(tmp_path).find_resume().name == "vit_tiny_patch16_2240-3_5.ckpt"
 
 
-def test_history_is_cut_to_the_resumed_epoch(folder, tmp_path):
+def test_what_a_run_goes_on_with(folder, tmp_path):
     manifest_path(folder.path / "vit_tiny_patch16_2240-4_5.ckpt").unlink()
     again = open_folder(tmp_path)
-    assert again.begin(again.find_resume()) == 3
-    lines = (again.path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    assert again.begin(again.find_resume()) == (15, {"applied": 15, "update_size": 4})
+
+
+def test_a_checkpoint_inside_an_epoch(folder, tmp_path):
+    epochs = [{"epoch": epoch, "top1": 0.9} for epoch in (1, 2, 3, 4)]
+    target = folder.save({"weight": np.zeros((2, 3), np.float32)}, 22, {}, epochs)
+    assert target.name == "vit_tiny_patch16_2240-5_2.ckpt"
+    assert (read_manifest(target).epoch, read_manifest(target).step) == (4, 22)
+    assert verified_manifest(folder.path / "best.ckpt").epoch == 2
+    again = open_folder(tmp_path)
+    assert again.find_resume() == target
+    assert again.begin(target)[0] == 22
+
+
+def test_updates_of_another_size(folder, tmp_path):
+    """Twenty images: 4 epochs of 5 updates of 4 are 4 of 2 updates of 8 and of 10 updates of 2."""
+    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
+    for steps, size, step in ((2, 8, 8), (10, 2, 40)):
+        again = open_folder(tmp_path, steps_per_epoch=steps, update_size=size)
+        assert again.begin(again.find_resume())[0] == step
+    epochs = [{"epoch": epoch, "top1": 0.1} for epoch in (1, 2, 3, 4)]
+    folder.save({"weight": np.zeros((2, 3), np.float32)}, 23, {}, epochs)
+    for steps, size, step in ((2, 8, 9), (10, 2, 46)):
+        again = open_folder(tmp_path, steps_per_epoch=steps, update_size=size)
+        assert again.begin(again.find_resume())[0] == step
+    with pytest.raises(ConfigError, match=r"^data_url: holds other data.*3 updates of 8 images.*5 updates of 4 images"):
+        open_folder(tmp_path, steps_per_epoch=3, update_size=8).find_resume()
+    assert newest.exists()
+
+
+def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, capsys):
+    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
+    with pytest.raises(ConfigError, match=r"base_lr 0.01 -> 0.5"):
+        open_folder(tmp_path, base_lr=0.5).find_resume()
+    assert open_folder(tmp_path, base_lr=0.5, resume=newest).find_resume() == newest
+    assert capsys.readouterr().err == "warning: going on with another setting: base_lr 0.01 -> 0.5\n"
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_top1_or_that_of_the_average():
+    epochs = [{"epoch": 1, "top1": 0.5}, {"epoch": 2, "top1": 0.75}, {"epoch": 3, "top1": 0.75}, {"epoch": 4}]
+    assert best_epoch([]) is None
+    assert best_epoch([{"epoch": 1}]) is None
+    assert best_epoch(epochs) == 2
+    averaged = [{"epoch": n, "top1": 1 / n, "ema_top1": n / 10} for n in (1, 2, 3)]
+    assert best_epoch(averaged) == 3
 
 
 def test_leftovers_of_a_kill_are_swept(folder, tmp_path):
@@ -88,7 +130,7 @@ def test_leftovers_of_a_kill_are_swept(folder, tmp_path):
 
 
 def test_kill_between_the_renames_of_the_best(folder, tmp_path):
-    run_epochs(folder, {5: 0.9})
+    run_epochs(folder, {4: 0.25, 5: 0.9})
     newest, best = folder.path / "vit_tiny_patch16_2240-5_5.ckpt", folder.path / "best.ckpt"
     # best.ckpt is new, best.json still of epoch 2.
     stale = read_manifest(best).model_copy(update={"epoch": 2, "sha256": "0" * 64})
@@ -96,13 +138,13 @@ def test_kill_between_the_renames_of_the_best(folder, tmp_path):
     assert verified_manifest(best).epoch == 5
     again = open_folder(tmp_path)
     again.begin(again.find_resume())
+    again.mend_best([{"epoch": 4, "top1": 0.25}, {"epoch": 5, "top1": 0.9}])
     assert read_manifest(best).sha256 == read_manifest(newest).sha256
 
 
 def test_weights_that_are_not_finite_are_not_saved(folder):
-    folder.record({"epoch": 5, "top1": 1.0})
     with pytest.raises(NumbersError, match="weight"):
-        folder.save({"weight": np.array([[np.nan]], np.float32)}, 5)
+        folder.save({"weight": np.array([[np.nan]], np.float32)}, 25, {}, [{"epoch": 5, "top1": 1.0}])
     assert epochs_in(folder) == [3, 4]
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError
-from src.trainers import trainer
+from src.trainers import trainer, training_run
 from src.trainers.evaluator import evaluate_checkpoint
+from src.trainers.run_log import TIMES
 from src.trainers.trainer import train
+from src.trainers.training_run import TrainingRun
 from src.weights.manifest import read_manifest
 from src.weights.read import read_tensors
 from tests import small_run
@@ -31,9 +33,14 @@ def whole_run(data, tmp_path_factory):
     return train(small_run.config(data, tmp_path_factory.mktemp("whole")))
 
 
-def history(folder: Path) -> list[dict]:
+def records(folder: Path) -> list[dict]:
+    """All records without what differs from run to run."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def history(folder: Path) -> list[dict]:
+    return [record for record in records(folder) if record["kind"] == "epoch"]
 
 
 def final(folder: Path) -> dict[str, np.ndarray]:
@@ -45,26 +52,27 @@ def assert_equal_runs(folder: Path, other: Path) -> None:
     assert mine.keys() == theirs.keys()
     for name in mine:
         np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
-    assert history(folder) == history(other)
+    assert records(folder) == records(other)
 
 
-def cut_after(monkeypatch, epochs: int) -> None:
-    """The process dies at the start of the epoch after these."""
-    original = trainer.train_epoch
+def cut_after(monkeypatch, updates: int) -> None:
+    """The process dies when this many updates are done."""
+    original = TrainingRun.update
 
-    def dying(one, epoch, batches):
-        if epoch == epochs:
+    def dying(run, is_asked_to_stop):
+        if run.step == updates:
             raise CutError
-        return original(one, epoch, batches)
+        return original(run, is_asked_to_stop)
 
-    monkeypatch.setattr(trainer, "train_epoch", dying)
+    monkeypatch.setattr(TrainingRun, "update", dying)
 
 
 def test_run_directory(whole_run):
     names = {path.name for path in whole_run.iterdir()}
     stem = "vit_tiny_patch16_2240"
     kept = {f"{stem}-{epoch}_3.{suffix}" for epoch in (3, 4) for suffix in ("ckpt", "json")}
-    assert names == kept | {"best.ckpt", "best.json", "config.yaml", "metrics.jsonl", ".lock"}
+    logs = {"metrics.jsonl", "metrics.csv", "tensorboard"}
+    assert names == kept | logs | {"best.ckpt", "best.json", "config.yaml", ".lock"}
     lines = history(whole_run)
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     assert [line["step"] for line in lines] == [3, 6, 9, 12]
@@ -85,7 +93,7 @@ def test_training_changes_every_weight(whole_run, data, tmp_path):
 def test_cut_off_run_goes_on_to_the_same_bits(whole_run, data, tmp_path, monkeypatch, capsys):
     config = small_run.config(data, tmp_path)
     with monkeypatch.context() as patch:
-        cut_after(patch, epochs=2)
+        cut_after(patch, updates=6)
         with pytest.raises(CutError):
             train(config)
     # The newest checkpoint got damaged as well: the one before it is used.
@@ -114,33 +122,25 @@ def test_finished_run_is_left_alone(whole_run, data, capsys):
     ],
 )
 def test_refused_resume_names_the_reason_and_keeps_the_run(flags, error, words, whole_run, data):
-    before = {path.name: path.read_bytes() for path in whole_run.iterdir()}
+    before = {path.name: path.read_bytes() for path in whole_run.iterdir() if path.is_file()}
     with pytest.raises(error, match=words):
         train(small_run.config(data, whole_run.parent, **flags))
-    assert {path.name: path.read_bytes() for path in whole_run.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in whole_run.iterdir() if path.is_file()} == before
 
 
 def test_divergence_ends_the_run_and_keeps_the_checkpoint(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "learning_rate", lambda step, *_: 1e30 if step >= 3 else 1e-3)
+    monkeypatch.setattr(training_run, "learning_rate", lambda step, *_: 1e30 if step >= 3 else 1e-3)
+    # The step after the one that was too long; what it made of the weights is not saved.
     with pytest.raises(NumbersError, match=r"epoch 2 step [23]: loss or gradient is not finite"):
         train(small_run.config(data, tmp_path, epochs=2))
     assert [path.name for path in (tmp_path / "ckpt_0").glob("vit*.ckpt")] == ["vit_tiny_patch16_2240-1_3.ckpt"]
     assert len(history(tmp_path / "ckpt_0")) == 1
 
 
-def test_waiting_for_data_is_told(capsys, monkeypatch):
-    monkeypatch.setattr(trainer, "num_cores", lambda: 8)
-    trainer.print_data_wait(1.9, 10.0, 2)
-    assert capsys.readouterr().err == ""
-    trainer.print_data_wait(3.8, 10.0, 2)
-    assert capsys.readouterr().err == "warning: data wait 38 % of step time: try num_parallel_workers 8\n"
-    trainer.print_data_wait(3.8, 10.0, 8)
-    assert capsys.readouterr().err == ("warning: data wait 38 % of step time: smaller files or more cores would help\n")
-
-
 def warnings(capsys) -> list[str]:
     """What was printed on stderr, without the hint that depends on the machine."""
-    return [line for line in capsys.readouterr().err.splitlines() if "data wait" not in line]
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith("warning") and "data wait" not in line]
 
 
 def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
@@ -161,16 +161,20 @@ def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
 def test_what_is_left_out_is_told_after_its_epoch_and_not_again(tmp_path, capsys, monkeypatch):
     data = small_run.write_images(tmp_path / "data")
     first, last = sorted((data / "train" / "circle").iterdir())[:2]
-    damaged_in = {0: first, 2: last}
-    original, told = trainer.train_and_save_epoch, []
+    damaged_in = {0: first, 6: last}
+    update, end_epoch, told = TrainingRun.update, TrainingRun.end_epoch, []
 
-    def watched(one, folder, epoch, *reading):
-        if epoch in damaged_in:
-            damaged_in[epoch].write_bytes(b"no image")
-        original(one, folder, epoch, *reading)
+    def damaging(run, is_asked_to_stop):
+        if run.step in damaged_in:
+            damaged_in[run.step].write_bytes(b"no image")
+        return update(run, is_asked_to_stop)
+
+    def watched(run):
+        end_epoch(run)
         told.append(warnings(capsys))
 
-    monkeypatch.setattr(trainer, "train_and_save_epoch", watched)
+    monkeypatch.setattr(TrainingRun, "update", damaging)
+    monkeypatch.setattr(TrainingRun, "end_epoch", watched)
     train(small_run.config(data, tmp_path, epochs=3, on_bad_image="skip"))
     assert told == [
         ["warning: left out, cannot be read: 1 of the images", f"warning: {first}: not an image"],
@@ -194,8 +198,8 @@ def test_everything_that_training_may_do_to_images(data, tmp_path):
 
 def test_features_of_later_are_refused_all_at_once(data, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        train(small_run.config(data, tmp_path, with_ema=True, in_channels=1))
-    assert [line.split(":")[0] for line in caught.value.lines] == ["with_ema", "in_channels"]
+        train(small_run.config(data, tmp_path, in_channels=1, train_url="obs://bucket"))
+    assert [line.split(":")[0] for line in caught.value.lines] == ["in_channels", "train_url"]
     assert not (tmp_path / "ckpt_0").exists()
 
 
@@ -272,3 +276,155 @@ def test_operator_by_operator_gives_the_same_numbers(data, tmp_path):
     (graph,), (operators,) = (history(tmp_path / name / "ckpt_0") for name in ("graph", "operators"))
     assert operators["loss"] == pytest.approx(graph["loss"], abs=1e-5)
     assert operators["grad_norm"] == pytest.approx(graph["grad_norm"], rel=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stopped in the middle, and gone on with
+
+
+ALL_ON = dict(
+    accumulation_step=1,
+    with_ema=True,
+    ema_decay=0.9,
+    ema_warmup=True,
+    amp_level="O2",
+    initial_loss_scale=2.0**10,
+    loss_scale_window=2,
+    drop_path_rate=0.2,
+    mix_up=0.8,
+    save_steps=1,
+    log_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def whole_run_with_all(data, tmp_path_factory):
+    return train(small_run.config(data, tmp_path_factory.mktemp("all"), **ALL_ON))
+
+
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)]
+)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(stop_after, whole_run_with_all, data, tmp_path, capsys):
+    """In an epoch and at its end; scale, moving average, logs and all."""
+    with pytest.raises(KeyboardInterrupt):
+        train(small_run.config(data, tmp_path, stop_after=stop_after, **ALL_ON))
+    assert "the state is saved" in capsys.readouterr().out
+    assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
+    best, other = (read_tensors(folder / "best.ckpt") for folder in (tmp_path / "ckpt_0", whole_run_with_all))
+    assert all(np.array_equal(best[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("updates", [4, pytest.param(11, marks=pytest.mark.slow)])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(updates, whole_run_with_all, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        cut_after(patch, updates)
+        with pytest.raises(CutError):
+            train(small_run.config(data, tmp_path, **ALL_ON))
+    assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_evaluation_goes_on_to_the_same_bits(whole_run_with_all, data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        original = TrainingRun.evaluation
+
+        def dying(run):
+            if run.step == 6:
+                run.save()
+                raise CutError
+            return original(run)
+
+        patch.setattr(TrainingRun, "evaluation", dying)
+        with pytest.raises(CutError):
+            train(small_run.config(data, tmp_path, **ALL_ON))
+    assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
+
+
+def test_what_is_in_a_checkpoint(whole_run_with_all):
+    manifest = read_manifest(whole_run_with_all / "vit_tiny_patch16_2240-4_3.ckpt")
+    assert manifest.step == manifest.state["applied"] == 12
+    assert manifest.state["loss_scale"] == {"value": 2.0**16, "quiet": 0}
+    assert not manifest.state["is_open"]
+    names = set(final(whole_run_with_all))
+    weights = {name for name in names if not name.startswith(("moment", "ema.", "global_step"))}
+    assert {f"ema.{name}" for name in weights} <= names
+    line = history(whole_run_with_all)[-1]
+    assert {"ema_top1", "ema_top5", "ema_val_loss"} <= line.keys()
+
+
+def test_the_moving_average_is_evaluated_on_request(whole_run_with_all, data, tmp_path):
+    best = whole_run_with_all / "best.ckpt"
+    line = next(line for line in history(whole_run_with_all) if line["epoch"] == read_manifest(best).epoch)
+    for use_ema, prefix in ((False, ""), (True, "ema_")):
+        result = evaluate_checkpoint(small_run.config(data, tmp_path, pretrained=best, use_ema=use_ema))
+        assert result.counts.top1_accuracy == line[f"{prefix}top1"]
+        assert result.loss == pytest.approx(line[f"{prefix}val_loss"], abs=1e-6)
+
+
+def test_a_file_without_a_moving_average(whole_run, data, tmp_path):
+    with pytest.raises(ModelFileError, match=r"best.ckpt: holds no moving average of the weights: leave use_ema out"):
+        evaluate_checkpoint(small_run.config(data, tmp_path, pretrained=whole_run / "best.ckpt", use_ema=True))
+
+
+def test_accumulated_batches_train_as_one_larger_batch(data, tmp_path):
+    keys = dict(epochs=2, mix_up=0.8, optimizer="sgd", base_lr=0.1)
+    one = train(small_run.config(data, tmp_path / "one", batch_size=4, **keys))
+    several = train(small_run.config(data, tmp_path / "several", batch_size=2, accumulation_step=2, **keys))
+    mine, theirs = (read_tensors(folder / "vit_tiny_patch16_2240-2_3.ckpt") for folder in (one, several))
+    for name, array in mine.items():
+        np.testing.assert_allclose(theirs[name], array, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_a_checkpoint_goes_on_with_another_number_of_images_per_update(data, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(small_run.config(data, tmp_path, stop_after=4))
+    folder = train(small_run.config(data, tmp_path, batch_size=2))
+    assert (
+        "going on with 2 images per update in place of 4: update 4 of the run is now update 8"
+        in capsys.readouterr().out
+    )
+    assert [line["epoch"] for line in history(folder)] == [1, 2, 3, 4]
+    assert read_manifest(folder / "vit_tiny_patch16_2240-4_6.ckpt").step == 24
+
+
+def test_another_setting_goes_on_where_the_checkpoint_is_named(whole_run, data, tmp_path, capsys):
+    named = whole_run / "vit_tiny_patch16_2240-3_3.ckpt"
+    train(small_run.config(data, tmp_path, resume=named, base_lr=1e-3))
+    assert "warning: going on with another setting: base_lr 0.01 -> 0.001" in warnings(capsys)
+    assert read_manifest(tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-4_3.ckpt").step == 12
+
+
+def test_overflows_without_end_stop_the_run_with_the_state_saved(data, tmp_path):
+    keys = dict(amp_level="O2", is_dynamic_loss_scale=False, loss_scale=3e38, max_overflows=2)
+    with pytest.raises(NumbersError, match=r"^epoch 1 step 2: 2 overflows in a row.*lower loss_scale"):
+        train(small_run.config(data, tmp_path, **keys))
+    assert read_manifest(tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-1_2.ckpt").state["applied"] == 0
+
+
+@pytest.mark.slow
+def test_overflows_halve_the_scale_and_training_goes_on(data, tmp_path):
+    folder = train(small_run.config(data, tmp_path, amp_level="O1", initial_loss_scale=2.0**66, epochs=2))
+    state = read_manifest(folder / "vit_tiny_patch16_2240-2_3.ckpt").state
+    assert 0 < state["applied"] < 6
+    assert state["guards"]["overflows"] == 6 - state["applied"]
+    assert state["loss_scale"]["value"] == 2.0 ** (66 - state["guards"]["overflows"])
+
+
+def test_a_student_learns_from_a_teacher(whole_run, data, tmp_path, capsys):
+    keys = dict(distillation_type="soft", teacher_config=whole_run / "config.yaml", epochs=1)
+    with pytest.raises(ConfigError, match=r"^pretrained: must name a weight file"):
+        train(small_run.config(data, tmp_path / "none", **keys))
+    keys["teacher_pretrained"] = whole_run / "best.ckpt"
+    folder = train(small_run.config(data, tmp_path, arch="deit_tiny_distilled_patch16_224", **keys))
+    assert f"=> loading teacher 'vit_tiny_patch16_224' from '{whole_run / 'best.ckpt'}'" in capsys.readouterr().out
+    assert not [name for name in read_tensors(folder / "best.ckpt") if "teacher" in name]
+    with pytest.raises(ConfigError, match=r"^teacher_config: the teacher must have the student's image_size"):
+        train(small_run.config(data, tmp_path / "size", **{**keys, "image_size": 32}))
+
+
+@pytest.mark.slow
+def test_every_few_epochs_a_checkpoint_stays(data, tmp_path):
+    folder = train(small_run.config(data, tmp_path, keep_every=2, keep_checkpoint_max=1, epochs=5))
+    kept = {read_manifest(path).epoch for path in folder.glob("vit*.ckpt")}
+    assert kept == {2, 4, 5}

@@ -1,0 +1,264 @@
+"""A run from where it stands to its end: updates, evaluations, checkpoints, and an orderly stop."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+from src.data.loader import TRAIN, EvalBatches, TrainBatches, read_eval
+from src.data.random_numbers import drop_keys
+from src.data.workers import BatchReader
+from src.device import StopRequest, num_ranks
+from src.errors import ModelFileError, NumbersError
+from src.schema import Config
+from src.trainers.checkpoints import RunFolder, best_epoch
+from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks, sum_over_ranks
+from src.trainers.ema import MovingAverage, decay_at
+from src.trainers.evaluator import evaluate, print_left_out
+from src.trainers.guards import Guards
+from src.trainers.optimizers import Optimizer
+from src.trainers.precision import LossScale
+from src.trainers.run_log import RunLog
+from src.trainers.schedules import learning_rate, run_epochs
+from src.trainers.step_record import StepRecord
+from src.trainers.train_step import Control, Updates
+from src.weights.read import read_tensors
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What one run works with, built before its directory is touched."""
+
+    config: Config
+    net: nn.Cell
+    optimizer: Optimizer
+    average: MovingAverage | None
+    updates: Updates
+    train_batches: TrainBatches
+    val_batches: EvalBatches | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates."""
+        return self.train_batches.steps_per_epoch // self.train_batches.accumulation
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the moving average as its weights, for the time of a block."""
+        pairs = list(zip(self.average.weights, self.average.averages, strict=True))
+        kept = [weight.asnumpy().copy() for weight, _ in pairs]
+        try:
+            for weight, average in pairs:
+                weight.set_data(Tensor(average.asnumpy()))
+            yield
+        finally:
+            for (weight, _), array in zip(pairs, kept, strict=True):
+                weight.set_data(Tensor(array))
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Everything that a checkpoint holds: weights, moments and moving average by name."""
+        averages = self.average.state() if self.average else {}
+        return dict(self.net.parameters_and_names()) | self.optimizer.state() | averages
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The values of all of them."""
+        return {name: parameter.asnumpy() for name, parameter in self.parameters().items()}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take weights, moments and moving average from a checkpoint of the same run.
+
+        Raises:
+            ModelFileError: names or shapes that differ from this run's.
+        """
+        parameters, tensors = self.parameters(), read_tensors(checkpoint)
+        tensors.pop("global_step", None)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()}:
+            raise ModelFileError(checkpoint, "holds other tensors than this run")
+        for name, parameter in parameters.items():
+            parameter.set_data(Tensor(tensors[name]))
+
+    def share_from_first(self) -> None:
+        """Give every rank the first one's tensors, and make sure that all have them.
+
+        Raises:
+            NumbersError: a rank has others all the same.
+        """
+        if num_ranks() == 1:
+            return
+        digest = hashlib.sha256()
+        for name, parameter in self.parameters().items():
+            array = broadcast_from_first(parameter.asnumpy())
+            parameter.set_data(Tensor(array))
+            digest.update(name.encode() + parameter.asnumpy().tobytes())
+        require_equal_on_all_ranks(digest.hexdigest(), "weights")
+
+
+class TrainingRun:
+    """What changes while a run goes on, and the loop over its updates.
+
+    Args:
+        trainer: what it works with.
+        folder: where checkpoints go; None on all ranks but the first.
+        log: of the run, open.
+        reader: of the batches of the trainer.
+        step: updates that are done.
+        state: what `RunFolder.begin` gave of them.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: RunFolder | None,
+        log: RunLog,
+        reader: BatchReader,
+        step: int,
+        state: Mapping[str, Any],
+    ):
+        self.trainer, self.folder, self.log, self.reader, self.step = trainer, folder, log, reader, step
+        config, per_epoch = trainer.config, trainer.steps_per_epoch
+        self.scale = LossScale(config, state.get("loss_scale"))
+        self.guards = Guards(config, per_epoch, state.get("guards"))
+        # Updates that moved the weights: those that overflowed do not count for the moments.
+        self.applied: int = state.get("applied", 0)
+        # An epoch whose updates are done, and which has not been evaluated and recorded.
+        self.is_open: bool = state.get("is_open", False)
+        self.last_step = run_epochs(config.schedule).stop * per_epoch
+        accumulation = trainer.train_batches.accumulation
+        # One reading for the whole run: the first batch of an epoch is read while the one before is evaluated.
+        self.batches = reader.read(TRAIN, range(step * accumulation, self.last_step * accumulation))
+        # Of the images that were left out, so many have been told.
+        self.told = 0
+        self.started = time.perf_counter()
+
+    def go_to_end(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            KeyboardInterrupt: a signal, or ``stop_after``; the state is saved.
+            NumbersError: the run cannot go on; the state is saved.
+        """
+        checkpoint, per_epoch = self.trainer.config.checkpoint, self.trainer.steps_per_epoch
+        stop = StopRequest()
+        try:
+            if self.is_open:
+                self.end_epoch()
+            while self.step < self.last_step:
+                must_stop = self.update(stop.is_made or self.step + 1 == checkpoint.stop_after)
+                if must_stop:
+                    self.leave()
+                if self.step % per_epoch == 0:
+                    self.end_epoch()
+                elif checkpoint.save_steps and self.step % per_epoch % checkpoint.save_steps == 0:
+                    self.save()
+        except NumbersError:
+            # With a loss scale the update at fault has left the weights alone: they can be gone on with.
+            with contextlib.suppress(NumbersError):
+                self.save()
+            raise
+        finally:
+            stop.close()
+
+    def update(self, is_asked_to_stop: bool) -> bool:
+        """One update; returns whether any rank was asked to stop.
+
+        Raises:
+            NumbersError: as `Guards` says.
+        """
+        trainer, config = self.trainer, self.trainer.config
+        batches, per_epoch = trainer.train_batches, trainer.steps_per_epoch
+        started, waited = self.started, self.reader.waited
+        rate = learning_rate(self.step, per_epoch, config.optim, config.schedule, batches.update_size)
+        decay = decay_at(self.applied, config.optim.ema_decay, config.optim.ema_warmup)
+        control = Control(self.scale.value, decay, float(is_asked_to_stop))
+        outcome = trainer.updates(self.next_batches(), trainer.optimizer.rates(self.applied, rate), control)
+        finite = math.isfinite(outcome.loss) and math.isfinite(outcome.grad_norm)
+        self.step += 1
+        self.applied += finite
+        self.is_open = self.step % per_epoch == 0
+        self.started = time.perf_counter()
+        record = StepRecord(
+            step=self.step,
+            epoch=(self.step - 1) // per_epoch + 1,
+            loss=outcome.loss,
+            lr=rate,
+            grad_norm=outcome.grad_norm,
+            images=batches.update_size,
+            seconds=self.started - started,
+            data_wait=self.reader.waited - waited,
+            loss_scale=self.scale.value if self.scale.in_use else None,
+            skipped=not finite,
+        )
+        self.log.step(record)
+        self.scale.update(finite)
+        self.guards.check(record, finite)
+        return outcome.wish > 0
+
+    def next_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Images, targets and keys of each batch of the next update."""
+        batches, seed = self.trainer.train_batches, self.trainer.config.run.seed
+        key_U = drop_keys(seed, self.step, batches.update_size)
+        first = self.step * batches.accumulation
+        # The range first: at its end no batch of the next update is taken.
+        for step, (image_BCYX, target_BK) in zip(
+            range(first, first + batches.accumulation), self.batches, strict=False
+        ):
+            yield image_BCYX, target_BK, key_U[batches.rows_of_update(step)]
+
+    def end_epoch(self) -> None:
+        """Evaluate, record, save."""
+        config, epoch = self.trainer.config, self.step // self.trainer.steps_per_epoch
+        if self.trainer.val_batches is not None:
+            self.log.evaluation(self.evaluation())
+        self.log.epoch()
+        self.is_open = False
+        print_left_out(self.reader.left_out, self.told)
+        self.told = len(self.reader.left_out)
+        is_last = self.step == self.last_step
+        is_best = best_epoch(self.log.epochs) == epoch
+        if is_last or epoch % config.checkpoint.save_every == 0 or is_best:
+            self.save()
+        self.started = time.perf_counter()
+
+    def evaluation(self) -> dict[str, float]:
+        """What the epoch's record says of the split val: by the weights, and by their moving average."""
+        trainer = self.trainer
+        result = evaluate(trainer.net, read_eval(self.reader))
+        counts = result.counts
+        found = {"val_loss": result.loss, "top1": counts.top1_accuracy, "top5": counts.top5_accuracy}
+        if trainer.average is not None:
+            with trainer.averaged():
+                result = evaluate(trainer.net, read_eval(self.reader))
+            counts = result.counts
+            found |= {"ema_val_loss": result.loss, "ema_top1": counts.top1_accuracy, "ema_top5": counts.top5_accuracy}
+        return found | {"val_images": counts.total}
+
+    def save(self) -> None:
+        """Commit a checkpoint of where the run stands, on the first rank."""
+        if self.folder is None:
+            return
+        state = {
+            "applied": self.applied,
+            "is_open": self.is_open,
+            "loss_scale": self.scale.state(),
+            "guards": self.guards.state(),
+            "log": self.log.checkpoint_state(),
+        }
+        self.folder.save(self.trainer.tensors(), self.step, state, self.log.epochs)
+
+    def leave(self) -> NoReturn:
+        """Save and stop; no rank goes before the first one has saved."""
+        self.save()
+        sum_over_ranks(np.zeros(1))
+        epoch, step = divmod(self.step - 1, self.trainer.steps_per_epoch)
+        print(f"=> stopped after epoch {epoch + 1} step {step + 1}; the state is saved", flush=True)
+        raise KeyboardInterrupt
