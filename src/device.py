@@ -6,6 +6,7 @@ MindSpore is imported inside functions: its noise level must be set before, and 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from src import cluster
 from src.errors import INTERRUPTED, ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ _FUSED = (
 _REWRITTEN = "AddExt,AddN,Adds,BiasAdd,Muls,ReLU,ReluGrad,Rsqrt,Square,SubExt"
 FUSION_FLAGS = f"--opt_level=1 --enable_cluster_ops_only={_FUSED} --enable_expand_ops_only={_REWRITTEN}"
 _INSTALL = "`pip install -r requirements.txt` installs what is needed"
+_LAUNCHERS = (
+    "scripts/run_distribute_train_ascend.sh RANK_TABLE_FILE CONFIG_PATH, "
+    "python distribute.py --device_num N train.py --key value, or msrun"
+)
+# Seconds that a cluster may take to come together, as msrun's.
+_JOIN_SECONDS = 600
+# What this process has to remove, however it ends.
+_cleanup = contextlib.ExitStack()
 
 
 def check_installation(needs: tuple[str, ...] = PACKAGES) -> None:
@@ -82,20 +92,27 @@ def prepare_libraries(verbose: bool) -> None:
 
 
 def open_device(run: RunConfig) -> None:
-    """Choose the device, the execution mode and the seeds of this process.
+    """Choose the device, the execution mode and the seeds of this process; join its cluster, if it is a rank of one.
+
+    `rank` is certain from here on.
 
     Raises:
-        ConfigError: a target that this machine does not have.
+        ConfigError: a target that this machine does not have; several devices, but no launcher.
+        UserError: a cluster that cannot be joined.
     """
     import mindspore as ms
     import numpy as np
 
+    _check_number_of_ranks(run)
+    device_id = _whole_number("DEVICE_ID", run.device_id) if in_cluster() else run.device_id
     try:
-        ms.set_device(run.device_target, run.device_id if run.device_target != "CPU" else 0)
+        ms.set_device(run.device_target, device_id if run.device_target != "CPU" else 0)
     except (RuntimeError, ValueError, ImportError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         rule, known = f"cannot be opened: {reason}", "CPU runs everywhere"
         raise ConfigError("device_target", rule, run.device_target, known) from None
+    if in_cluster():
+        _join_cluster()
     ms.set_context(mode=ms.PYNATIVE_MODE if run.graph_mode else ms.GRAPH_MODE)
     if run.graph_kernel and run.device_target == "CPU" and not run.graph_mode:
         obstacle = fuse_elementwise()
@@ -134,23 +151,25 @@ def fuse_elementwise() -> str:
     # The compiler leaves a log where it runs.
     log = Path("dsa_transfrom.log").resolve()
     if not log.exists():
-        atexit.register(log.unlink, missing_ok=True)
+        _cleanup.callback(log.unlink, missing_ok=True)
+        atexit.register(_cleanup.close)
     return ""
-
-
-def rank() -> int:
-    """Rank of this process among all that train together."""
-    return int(os.environ.get("RANK_ID", "0"))
-
-
-def num_ranks() -> int:
-    """Processes that train together."""
-    return int(os.environ.get("RANK_SIZE", "1"))
 
 
 def num_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(without: tuple[str, ...] = (), **given: object) -> dict[str, str]:
+    """This process's environment for another one, with names left out and others given."""
+    kept = {name: value for name, value in os.environ.items() if name not in without}
+    return kept | {name: str(value) for name, value in given.items()}
+
+
+def server_id() -> str | None:
+    """Which server of a rank table this machine is, if the user says so."""
+    return os.environ.get("SERVER_ID") or None
 
 
 def versions() -> dict[str, str]:
@@ -211,3 +230,78 @@ def stop_on_signals() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Several processes that train together: MindSpore's dynamic cluster, whoever starts it
+
+
+def in_cluster() -> bool:
+    """Whether this process is a rank that a launcher has started."""
+    return os.environ.get("MS_ROLE") == "MS_WORKER"
+
+
+def is_scheduler() -> bool:
+    """Whether this process only brings the ranks together; launchers start the command once more for that."""
+    return os.environ.get("MS_ROLE") == "MS_SCHED"
+
+
+def rank() -> int:
+    """Rank of this process among all that train together, 0 alone. Certain after `open_device`."""
+    return _whole_number("RANK_ID", 0) if in_cluster() else 0
+
+
+def num_ranks() -> int:
+    """Processes that train together, 1 alone."""
+    return _whole_number("MS_WORKER_NUM", 1) if in_cluster() else 1
+
+
+def serve_cluster() -> NoReturn:
+    """Bring ranks together until the last one has left, then end the process.
+
+    Raises:
+        UserError: they do not come together.
+    """
+    _prepare_cluster()
+    cluster.serve(_whole_number("MS_SCHED_PORT", 0), _whole_number("MS_WORKER_NUM", 1))
+
+
+def leave_cluster(code: int) -> None:
+    """End this process with an exit code if it has joined a cluster; alone, do nothing."""
+    if cluster.is_joined():
+        _cleanup.close()
+        cluster.leave(code)
+
+
+def _check_number_of_ranks(run: RunConfig) -> None:
+    """One process that believes to be one of several would train a network of its own, as all of them."""
+    wanted = {"device_num": run.device_num}
+    wanted |= {name: _whole_number(name, 1) for name in ("RANK_SIZE", "OMPI_COMM_WORLD_SIZE")}
+    for name, count in wanted.items():
+        if count > 1 and not in_cluster():
+            raise ConfigError(name, f"each device needs a process of its own, start them by {_LAUNCHERS}", count)
+    if run.device_num not in (1, num_ranks()):
+        print(f"warning: device_num is {run.device_num}, but {num_ranks()} were started", file=sys.stderr)
+
+
+def _join_cluster() -> None:
+    _prepare_cluster()
+    host, port = os.environ.get("MS_SCHED_HOST", ""), _whole_number("MS_SCHED_PORT", 0)
+    number = cluster.join(host, port, _whole_number("MS_TOPO_TIMEOUT", _JOIN_SECONDS))
+    os.environ["RANK_ID"] = str(number)
+
+
+def _prepare_cluster() -> None:
+    # Rank tables belong to a way of starting that MindSpore 2.10 has given up.
+    for name in ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH"):
+        os.environ.pop(name, None)
+    # Seconds between attempts; MindSpore's own 3 to 5 make every start as slow.
+    os.environ.setdefault("MS_RETRY_INTERVAL_LOWER", "1")
+    os.environ.setdefault("MS_RETRY_INTERVAL_UPPER", "2")
+
+
+def _whole_number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise ConfigError(name, "must be a whole number", text)
+    return int(text) if text else default

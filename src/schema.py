@@ -281,7 +281,7 @@ class RunConfig(Section):
 
     device_target: Literal["CPU", "Ascend", "GPU"] = Field("CPU", description="where to run")
     device_id: Annotated[int, Field(ge=0)] = Field(0, description="which device of this server")
-    device_num: Count = Field(1, description="devices in all")
+    device_num: Count = Field(1, description="devices in all; distribute.py or msrun start more than one")
     graph_mode: Annotated[Literal[0, 1], BeforeValidator(_whole_number)] = Field(
         0, description="0 compiles the network, 1 runs it operator by operator (PyNative)"
     )
@@ -358,6 +358,17 @@ class CheckConfig(Section):
         4, description="processes that decode (at most the CPU's cores); 0: the checking process"
     )
     details: bool = Field(False, description="name every file, not 20 of a kind")
+
+
+class LaunchConfig(Section):
+    """distribute.py [flags] train.py [its flags]: one process per device of this server, as ranks of one job."""
+
+    rank_table_file: Path = Field(None, description="HCCL rank table (JSON); called on every server of it")
+    device_num: or_none(Count) = Field(None, description="devices of this server; without a table they are 0, 1, ...")
+    sched_port: or_none(Annotated[int, Field(ge=1024, lt=65535)]) = Field(
+        None, description="of the first server, and the next one; empty for 8118, or for a free one on one server alone"
+    )
+    log_folder: str = Field("train_parallel", description="folder of a rank, which its number is added to")
 
 
 class PostprocessConfig(Section):

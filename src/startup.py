@@ -9,9 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
-from src.device import PACKAGES, check_installation, prepare_libraries
+from src.device import (
+    PACKAGES,
+    check_installation,
+    in_cluster,
+    is_scheduler,
+    leave_cluster,
+    prepare_libraries,
+    serve_cluster,
+)
 from src.errors import INTERRUPTED, UserError
 
 
@@ -22,11 +31,27 @@ def run(main: Callable[[list[str]], None], needs: tuple[str, ...] = PACKAGES) ->
         main: the command.
         needs: distributions without which it cannot work.
     """
+    try:
+        _run(main, needs)
+    except SystemExit as end:
+        leave_cluster(end.code or 0)
+        raise
+    except BaseException:
+        if in_cluster():
+            traceback.print_exc()
+        leave_cluster(1)
+        raise
+    leave_cluster(0)
+
+
+def _run(main: Callable[[list[str]], None], needs: tuple[str, ...]) -> None:
     argv = sys.argv[1:]
     verbose = "--verbose" in argv
     try:
         check_installation(needs)
         prepare_libraries(verbose)
+        if is_scheduler():
+            serve_cluster()
         main(argv)
     except UserError as error:
         if verbose:

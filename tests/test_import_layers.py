@@ -16,7 +16,7 @@ from tests.oracles import PROJECT
 LAYERS = (
     {"errors"},
     {"schema", "strict_yaml"},
-    {"config"},
+    {"config", "cluster"},
     {"device", "metrics", "pickle_follower", "files"},
     {"startup"},
     {"data", "models"},
