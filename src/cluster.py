@@ -16,7 +16,10 @@ from typing import NoReturn
 
 from src.errors import UserError
 
+# Exit code of a process that a signal has stopped; its state is saved.
+INTERRUPTED = 75
 _PR_SET_PDEATHSIG = 1
+_LAST_ANSWER_SECONDS = 0.2
 
 
 def join(host: str, port: int, seconds: float) -> int:
@@ -30,16 +33,23 @@ def join(host: str, port: int, seconds: float) -> int:
     Raises:
         UserError: no scheduler, or MindSpore's reason.
     """
-    limit = time.monotonic() + seconds
-    # A rank that comes before the scheduler listens is put off by MindSpore for up to half a minute.
-    while not _is_open(host, port):
-        if time.monotonic() > limit:
-            raise UserError("cluster", "the scheduler cannot be reached", f"{host}:{port}")
-        time.sleep(0.1)
-    _init()
+    # A rank that comes before the scheduler listens is put off by MindSpore for up to half a minute. This connection
+    # stays open meanwhile: one that closes while others open can cost a message, which MindSpore then waits for.
+    with _reach(host, port, time.monotonic() + seconds):
+        _init()
     from mindspore import communication
 
     return communication.get_rank()
+
+
+def wait_for_all_ranks() -> None:
+    """Wait until every rank is here; alone, do nothing. Ranks that are about to end with 75 call it after saving."""
+    if not is_joined():
+        return
+    import numpy as np
+    from mindspore import Tensor, ops
+
+    ops.AllGather()(Tensor(np.zeros(1, np.int32))).asnumpy()
 
 
 def is_joined() -> bool:
@@ -49,12 +59,17 @@ def is_joined() -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, which has joined, with an exit code; without a fault once all ranks are here.
+    """End this process, which has joined, with an exit code; with 0 once all ranks are here.
 
     MindSpore 2.10 crashes in one of ten processes that end in a cluster, when all work is done; so none ends its way.
     """
     if code == 0:
-        _wait_for_all_ranks()
+        # Others may have left when this rank still waits for their answer.
+        with contextlib.suppress(RuntimeError):
+            wait_for_all_ranks()
+    if code in (0, INTERRUPTED):
+        # An operation ends with an answer that is sent when the other side has gone on already.
+        time.sleep(_LAST_ANSWER_SECONDS)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -116,19 +131,15 @@ def _init() -> None:
         raise UserError("cluster", f"cannot be joined: {reason.strip()}") from None
 
 
-def _wait_for_all_ranks() -> None:
-    import numpy as np
-    from mindspore import Tensor, ops
-
-    ops.AllGather()(Tensor(np.zeros(1, np.int32))).asnumpy()
-
-
-def _is_open(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
+def _reach(host: str, port: int, limit: float) -> socket.socket:
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=5)
+        except OSError as error:
+            if time.monotonic() > limit:
+                rule = f"the scheduler cannot be reached: {(error.strerror or 'no answer').lower()}"
+                raise UserError("cluster", rule, f"{host}:{port}") from None
+        time.sleep(0.1)
 
 
 def _connections(port: int) -> int:

@@ -297,7 +297,7 @@ def _prepare_cluster() -> None:
         os.environ.pop(name, None)
     # Seconds between attempts; MindSpore's own 3 to 5 make every start as slow.
     os.environ.setdefault("MS_RETRY_INTERVAL_LOWER", "1")
-    os.environ.setdefault("MS_RETRY_INTERVAL_UPPER", "2")
+    os.environ.setdefault("MS_RETRY_INTERVAL_UPPER", "1")
 
 
 def _whole_number(name: str, default: int) -> int:

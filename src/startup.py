@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from src.cluster import INTERRUPTED
 from src.device import (
     PACKAGES,
     check_installation,

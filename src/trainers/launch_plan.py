@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from src.trainers.rank_table import Device, RankTable, Server, read_rank_table
 
 DEFAULT_PORT = 8118
 _LOOPBACK = "127.0.0.1"
+_LOWEST_FREE, _LOWEST_OUTGOING = 12000, 32000
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,12 @@ def _table(settings: LaunchConfig) -> RankTable:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return probe.getsockname()[1]
+    # Below the ports that outgoing connections get: one of those could take it before the scheduler does.
+    while True:
+        port = random.randrange(_LOWEST_FREE, _LOWEST_OUTGOING)  # noqa: S311
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            return port
 
 
 def _check_port(host: str, port: int) -> None:

@@ -17,11 +17,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from src.cluster import die_with
+from src.cluster import INTERRUPTED, die_with
 from src.device import environment, num_cores
 from src.errors import UserError
 from src.schema import LaunchConfig
-from src.startup import INTERRUPTED
 from src.trainers.job_link import JobLink
 from src.trainers.launch_plan import Plan, Rank, make_plan
 
@@ -237,8 +236,6 @@ def _common_environment(plan: Plan) -> dict[str, str]:
     if size > 1:
         variables |= {"MS_WORKER_NUM": str(size), "MS_SCHED_HOST": plan.host, "MS_SCHED_PORT": str(plan.port)}
         variables.setdefault("MS_TOPO_TIMEOUT", str(_JOIN_SECONDS))
-        # The launchers notice who is missing at once; MindSpore would, after 30 s, and ends who is slow too.
-        variables.setdefault("MS_DISABLE_HEARTBEAT", "1")
     return variables
 
 
