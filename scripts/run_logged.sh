@@ -12,6 +12,15 @@ write_env_log() {
     sort >"$1" || true
 }
 
+# config_of_dataset NAME: the YAML that ViT's scripts mean by a data set's name; a path to a YAML stays what it is.
+config_of_dataset() {
+  if [[ ${1,,} == cifar10 ]]; then
+    echo "$project/configs/vit_base_cifar10.yaml"
+  else
+    echo "$1"
+  fi
+}
+
 # run_logged LOG COMMAND...: append the command's output to LOG, wait for it, pass signals and its exit code on.
 run_logged() {
   local log=$1 status=0 child before

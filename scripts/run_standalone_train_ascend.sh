@@ -11,7 +11,7 @@ fi
 source "$(dirname -- "${BASH_SOURCE[0]}")/run_logged.sh"
 
 export DEVICE_ID=$1 RANK_ID=0 RANK_SIZE=1 DEVICE_NUM=1
-config=$2
+config=$(config_of_dataset "$2")
 shift 2
 mkdir -p train_standalone
 write_env_log train_standalone/env.log

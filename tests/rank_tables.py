@@ -1,6 +1,7 @@
-"""Rank tables as hccl_tools.py writes them, with documentation addresses or with those given."""
+"""Rank tables as hccl_tools.py writes them, with documentation addresses or those given, and ports for their jobs."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,16 @@ def rank_table(names: list[str], devices: int, version: str = "1.0", **of_each: 
 def write(path: Path, table: object) -> Path:
     path.write_text(json.dumps(table), encoding="utf-8")
     return path
+
+
+def free_ports() -> int:
+    """A port that is free, and the next one too."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port

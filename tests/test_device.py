@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from src import device
+from src import cluster, device
+from src.errors import ConfigError, UserError
+from src.schema import RunConfig
 from tests import small_run
 from tests.command import python
 from tests.cpp_runner import ROOT
@@ -48,3 +50,49 @@ def test_what_stands_in_the_way_of_fusion(tmp_path, monkeypatch):
     assert device.fuse_elementwise() == f"{tmp_path}/file/mindvit/kernels-2.10.0-0: Not a directory"
     monkeypatch.setattr(device, "package_version", lambda name: None)
     assert device.fuse_elementwise().startswith("package decorator is missing, `pip install")
+
+
+@pytest.mark.parametrize(
+    ("variables", "device_num", "line"),
+    [
+        (
+            {},
+            8,
+            "device_num: each device needs a process of its own, start them by scripts/run_distribute_train_ascend.sh",
+        ),
+        ({"RANK_SIZE": "8", "RANK_ID": "3"}, 1, "RANK_SIZE: each device needs a process of its own"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, 1, "OMPI_COMM_WORLD_SIZE: each device needs a process of its own"),
+        ({"RANK_SIZE": "-1"}, 1, "RANK_SIZE: must be a whole number. Received: -1"),
+        ({"MS_ROLE": "MS_WORKER", "DEVICE_ID": "one"}, 1, "DEVICE_ID: must be a whole number. Received: one"),
+    ],
+)
+def test_several_devices_need_a_launcher(variables, device_num, line, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        device.open_device(RunConfig(device_num=device_num))
+    assert str(caught.value).startswith(line)
+
+
+def test_ranks(monkeypatch):
+    for name in ("MS_ROLE", "RANK_ID", "MS_WORKER_NUM"):
+        monkeypatch.delenv(name, raising=False)
+    # Without a cluster there is one rank, whatever another way of starting has left.
+    monkeypatch.setenv("RANK_ID", "3")
+    assert (device.rank(), device.num_ranks(), device.in_cluster()) == (0, 1, False)
+    monkeypatch.setenv("MS_ROLE", "MS_WORKER")
+    monkeypatch.setenv("MS_WORKER_NUM", "8")
+    assert (device.rank(), device.num_ranks(), device.in_cluster()) == (3, 8, True)
+
+
+def test_scheduler_that_cannot_be_reached(monkeypatch):
+    with pytest.raises(UserError, match="the scheduler cannot be reached: connection refused"):
+        cluster.join("127.0.0.1", 1, 0.2)
+
+
+def test_environment_of_others(monkeypatch):
+    monkeypatch.setenv("SECRET", "a")
+    monkeypatch.setenv("OTHER", "b")
+    found = device.environment(without=("SECRET",), OTHER=1)
+    assert "SECRET" not in found
+    assert found["OTHER"] == "1"

@@ -14,6 +14,7 @@ import pytest
 from tests import small_run
 from tests.command import python
 from tests.cpp_runner import ROOT
+from tests.rank_tables import rank_table, write
 
 SCRIPTS = ROOT / "scripts"
 CONFIG = """
@@ -103,6 +104,12 @@ def test_inference_counts_what_evaluation_counts(folder, runner):
     [
         ("run_standalone_train_ascend.sh", [0], "[DEVICE_ID] [CONFIG_PATH]"),
         ("run_eval_ascend.sh", [0, "c.yaml"], "[DEVICE_ID] [CONFIG_PATH] [CHECKPOINT_PATH]"),
+        ("run_distribute_train_ascend.sh", ["t.json"], "[RANK_TABLE_FILE] [CONFIG_PATH]"),
+        ("run_distribute_train_ascend.sh", ["t.json", 8, 8], "[RANK_TABLE_FILE] [CONFIG_PATH]"),
+        ("run_standalone_train_gpu.sh", [], "[DATASET_NAME] [DEVICE_ID] [LR_INIT] [LOGS_CKPT_DIR]"),
+        ("run_distribute_train_gpu.sh", ["cifar10", 8], "[DATASET_NAME] [DEVICE_NUM] [LR_INIT] [LOGS_CKPT_DIR]"),
+        ("run_standalone_eval_gpu.sh", ["cifar10", 0], "[DATASET_NAME] [DEVICE_ID] [CKPT_PATH]"),
+        ("run_standalone_eval_ascend.sh", [], "[CKPT_PATH]"),
         ("run_infer_310.sh", ["x.mindir", "imagenet2012"], "[MINDIR_PATH] [DATASET_NAME] [DATASET_PATH] [DEVICE_ID]"),
     ],
 )
@@ -111,6 +118,66 @@ def test_usage(name, words, usage, tmp_path):
     assert ran.returncode == 1
     assert ran.stderr.splitlines()[0].endswith(f"{name} {usage}")
     assert not list(tmp_path.iterdir())
+
+
+def test_distributed_training_from_a_rank_table(folder):
+    write(folder / "two ranks.json", rank_table(["192.0.2.10"], 2))
+    ran = bash("run_distribute_train_ascend.sh", "two ranks.json", "c.yaml", "--graph_kernel", "False", cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    assert (
+        "start training for rank 0, device 0 rank_id 0\nstart training for rank 1, device 1 rank_id 1\n" in ran.stdout
+    )
+    for rank in (0, 1):
+        environment = (folder / f"train_parallel{rank}" / "env.log").read_text()
+        assert f"RANK_ID={rank}\n" in environment
+        assert "hush" not in environment
+    log = (folder / "train_parallel0" / "log.txt").read_text()
+    assert "=> Reading YAML config from c.yaml\n" in log
+    assert log.endswith("train success\n")
+    assert (folder / "train_parallel0" / "ckpt_0" / "metrics.jsonl").is_file()
+
+
+def test_failure_of_all_ranks_is_one_reason(folder):
+    write(folder / "two.json", rank_table(["192.0.2.10"], 2))
+    # ViT's form.
+    ran = bash("run_distribute_train_ascend.sh", "two.json", 2, 2, "c.yaml", "--epochs", 0, cwd=folder)
+    assert ran.returncode == 2
+    reason, rank = ran.stderr.splitlines()
+    assert reason == "error: --epochs: must be greater than or equal to 1. Received: 0"
+    assert rank.startswith("error: rank ")
+    assert "ended with exit code 2, so the job ends; its log is train_parallel" in rank
+    ran = bash("run_distribute_train_ascend.sh", "two.json", 8, 8, "c.yaml", cwd=folder)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("error: --device_num: must agree with the rank table. Received: 8. Known: 2 on server")
+
+
+def test_scripts_for_gpus(folder):
+    logs = folder / "my logs"
+    ran = bash("run_standalone_train_gpu.sh", "c.yaml", 0, 0.001, logs, cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    log = (logs / "train.log").read_text()
+    assert "base_lr=0.001" in log
+    assert log.endswith("train success\n")
+    best = logs / "ckpt_0" / "best.ckpt"
+    ran = bash("run_standalone_eval_gpu.sh", "c.yaml", 0, best, cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    assert "=> eval results" in ran.stdout
+    assert (folder / "eval.log").read_text().endswith("=> eval success\n")
+
+    # A log of that name stays.
+    for name, kept in (("new", False), ("my logs", True)):
+        ran = bash("run_distribute_train_gpu.sh", "c.yaml", 1, "fast", name, cwd=folder)
+        assert ran.returncode == 2
+        assert ran.stderr.startswith("error: --base_lr: must be a number. Received: fast\nerror: rank 0: ended with")
+        assert (folder / name / "train.log").read_text() == (
+            log if kept else (folder / name / "rank0" / "log.txt").read_text()
+        )
+
+
+def test_cifar_is_a_yaml_of_ours(tmp_path):
+    ran = bash("run_standalone_eval_ascend.sh", "absent.ckpt", "--data_url", "absent", cwd=tmp_path)
+    assert ran.returncode in (3, 4)
+    assert f"=> Reading YAML config from {ROOT}/configs/vit_base_cifar10.yaml\n" in (tmp_path / "eval.log").read_text()
 
 
 def test_failure_is_passed_on_with_its_reason(tmp_path):

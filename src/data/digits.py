@@ -6,6 +6,7 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -50,6 +51,11 @@ def write_digits(root: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             _enlarged(grey_8x8).save(folder / f"{index:04d}.png")
         os.rename(temporary, root)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # Another rank was faster: what it wrote is looked at as if it had been there.
+        write_digits(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,6 +1,9 @@
 """The built-in data set: the same 1,797 pictures in the same two parts, for ever; written as a whole or not at all."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from src.data import digits
 from src.data.digits import NUM_TRAIN, NUM_VAL, write_digits
 from src.data.sources import open_source
 from src.errors import DataError
+from tests.cpp_runner import ROOT
 
 # Of names and pixels in the order of the names; the files themselves depend on the version of zlib.
 HASHES = {
@@ -87,3 +91,13 @@ def test_an_error_on_the_way_leaves_nothing(monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_digits(Path("deep/digits"))
     assert list(Path("deep").iterdir()) == []
+
+
+def test_two_ranks_may_write_at_once(root, tmp_path):
+    # Until both begin, neither sees anything.
+    command = "import sys; from pathlib import Path; from src.data.digits import write_digits; write_digits(Path('d'))"
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ranks = [subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, env=path) for _ in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0]
+    assert content_hash(tmp_path / "d" / "val") == HASHES["val"]
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]

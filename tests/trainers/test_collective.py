@@ -12,6 +12,7 @@ from mindspore import Tensor
 
 from src.trainers import collective
 from tests.cpp_runner import ROOT
+from tests.rank_tables import free_ports, rank_table, write
 
 RANK = Path(__file__).with_name("collective_rank.py")
 
@@ -28,18 +29,23 @@ def assert_as_expected(said: list[dict]) -> None:
     assert first["error"] == "weights after step 3: must be equal on all ranks. Received: rank 1 unlike rank 0"
 
 
-def test_two_ranks(tmp_path, monkeypatch):
+def test_two_ranks_on_two_servers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, str(ROOT / "distribute.py"), "--device_num", "2", str(RANK)]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    servers = ["127.0.0.1", "127.0.0.2"]
+    table = write(tmp_path / "two.json", rank_table(servers, 1))
+    command = [sys.executable, str(ROOT / "distribute.py"), "--rank_table_file", str(table)]
+    command += ["--sched_port", str(free_ports()), str(RANK)]
+    launchers = [
+        subprocess.Popen(command, env={**os.environ, "SERVER_ID": server}, stderr=subprocess.PIPE, text=True)
+        for server in servers
+    ]
+    ends = [(launcher.communicate()[1], launcher.returncode) for launcher in launchers]
+    assert ends == [("", 0), ("", 0)]
     assert_as_expected([json.loads(Path(f"train_parallel{rank}/said.json").read_text()) for rank in (0, 1)])
 
 
 def test_two_ranks_under_msrun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from tests.trainers.test_launcher import free_ports
-
     for rank in ("0", "1"):
         Path(rank).mkdir()
     command = [str(Path(sys.executable).with_name("msrun")), "--worker_num=2", "--local_worker_num=2", "--join=True"]

@@ -18,7 +18,7 @@ from src.trainers.job_link import JobLink
 from src.trainers.launch_plan import divide_cores, make_plan, read_command_line
 from src.trainers.launcher import exit_code, last_words
 from tests.cpp_runner import ROOT
-from tests.rank_tables import rank_table, write
+from tests.rank_tables import free_ports, rank_table, write
 
 SERVERS = ["127.0.0.1", "127.0.0.2"]
 # Everything that a rank is told, for the test to read.
@@ -85,19 +85,6 @@ def wait_for(*names: str) -> None:
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def free_ports() -> int:
-    """A port that is free, and the next one too."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            try:
-                two.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 # ---------------------------------------------------------------------------------------------------------------------
