@@ -9,6 +9,7 @@ import pytest
 from src.config import load_config, load_flags
 from src.deploy import preprocess_jobs
 from src.schema import PostprocessConfig
+from src.trainers import launch_plan
 from src.weights import convert_settings
 from tests.cpp_runner import ROOT
 
@@ -28,6 +29,9 @@ def test_commands_parse(name, flags, monkeypatch):
         load_flags(PostprocessConfig, name, shlex.split(flags))
     elif name == "preprocess":
         preprocess_jobs.read_command_line(shlex.split(flags))
+    elif name == "distribute":
+        _, script, words = launch_plan.read_command_line(shlex.split(flags))
+        load_config(script.removesuffix(".py"), list(words))
     elif name == "convert":
         convert_settings.read_command_line(shlex.split(flags))
     elif name != "benchmark":
