@@ -14,10 +14,8 @@ import sys
 import time
 from typing import NoReturn
 
-from src.errors import UserError
+from src.errors import INTERRUPTED, UserError
 
-# Exit code of a process that a signal has stopped; its state is saved.
-INTERRUPTED = 75
 _PR_SET_PDEATHSIG = 1
 _LAST_ANSWER_SECONDS = 0.2
 

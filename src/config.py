@@ -115,8 +115,6 @@ def require_built(config: Config, built: dict[str, tuple]) -> None:
         for key, choices in built.items()
         if values[key] not in choices
     ]
-    if config.precision.amp_level != "O0" and config.run.device_target != "CPU" and built is schema.BUILT_FOR_TRAINING:
-        faults.append(fault("amp_level", "not built yet on devices", config.precision.amp_level, ["O0"]))
     if faults:
         raise ConfigError.from_lines(faults)
 

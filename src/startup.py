@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from src.cluster import INTERRUPTED
 from src.device import (
     PACKAGES,
     check_installation,

@@ -24,7 +24,8 @@ def train(tmp_path: Path, **flags: object) -> tuple[dict[str, float], str]:
     words = small_run.arguments(data, output, epochs=1, **flags)
     done = python(ROOT / "train.py", *words, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    (row,) = map(json.loads, (output / "ckpt_0" / "metrics.jsonl").read_text().splitlines())
+    records = map(json.loads, (output / "ckpt_0" / "metrics.jsonl").read_text().splitlines())
+    (row,) = [record for record in records if record["kind"] == "epoch"]
     return row, done.stdout
 
 

@@ -163,11 +163,6 @@ def test_files_and_functions_stay_readable(name):
 # ---------------------------------------------------------------------------------------------------------------------
 # Every key of the configuration has an effect
 
-# Read only where their owner has a value that training refuses today.
-COMPANIONS = {
-    "ema_decay": "with_ema",
-}
-
 
 def names_of_sections(name: str) -> set[str]:
     """``config``, the sections' names, and variables of a file that a section is given to."""
@@ -211,8 +206,5 @@ def test_every_key_is_read_or_refused(section, key):
     elif key == "verbose":
         # Wanted before anything is parsed, since parsing can fail.
         assert "--verbose" in EVERYTHING["src/startup.py"].read_text(encoding="utf-8")
-    elif key in COMPANIONS:
-        assert COMPANIONS[key] in BUILT_FOR_TRAINING
-        assert key not in keys_read(), "is read now: take it off the list of companions"
     else:
         assert key in keys_read() or key in BUILT_FOR_TRAINING

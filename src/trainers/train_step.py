@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from src.device import num_ranks
 from src.models.kernels import GlobalNorm
 from src.trainers.collective import MeanOverRanks
 from src.trainers.ema import MovingAverage
@@ -61,7 +62,6 @@ class _Step(nn.Cell):
         scales: whether losses are scaled at all.
         average: follows the weights, or None.
         teacher: gives the third argument of the loss, or None.
-        num_ranks: processes whose gradients are averaged.
     """
 
     def __init__(
@@ -74,15 +74,16 @@ class _Step(nn.Cell):
         scales: bool = False,
         average: MovingAverage | None = None,
         teacher: Teacher | None = None,
-        num_ranks: int = 1,
     ):
         # Without auto_prefix the parameters keep the network's own names.
         super().__init__(auto_prefix=False)
         self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
-        self.scales, self.average, self.teacher, self.num_ranks = scales, average, teacher, num_ranks
+        self.scales, self.average, self.teacher = scales, average, teacher
+        self.num_ranks = num_ranks()
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.weights, has_aux=True)
         self.global_norm = GlobalNorm()
-        self.mean_over_ranks = MeanOverRanks(num_ranks)
+        # The loss and the wish to stop go with the gradients.
+        self.mean_over_ranks = MeanOverRanks((*(weight.size for weight in optimizer.weights), 1, 1))
         self.still_n = Tensor(optimizer.still())
         # A loop over hundreds of gradients exceeds the compiler's depth of calls.
         self.map = ops.HyperMap()
@@ -103,8 +104,8 @@ class _Step(nn.Cell):
         """Move the weights by gradients of the scaled loss; with a scale, not if they overflow."""
         scale, ema_decay, wish = control_3[0], control_3[1], control_3[2]
         if self.num_ranks > 1:
-            gradients = self.mean_over_ranks(gradients)
-            loss, wish = self.mean_over_ranks((loss, wish))
+            means = self.mean_over_ranks((*gradients, loss, wish))
+            gradients, loss, wish = means[:-2], means[-2], means[-1]
         norm = self.global_norm(gradients)
         if self.scales:
             norm = norm / scale

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
-from src.trainers.collective import broadcast_from_first
+from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks
 from src.trainers.ema import MovingAverage
 from src.trainers.losses import DistillationLoss, SoftTargetCrossEntropy
 from src.trainers.optimizers import build_optimizer
@@ -33,6 +35,7 @@ from src.trainers.teacher import load_teacher
 from src.trainers.train_step import Updates
 from src.trainers.training_run import Trainer, TrainingRun
 from src.weights.load import load_given_weights
+from src.weights.manifest import flat_config
 from src.weights.numerics import with_numerics
 
 _RULER = "=" * 25
@@ -50,14 +53,17 @@ def train(config: Config) -> Path:
     require_built(config, BUILT_FOR_TRAINING)
     config = resolved(config)
     run_epochs(config.schedule)
-    # The first rank alone writes.
-    path = Path(config.checkpoint.output_dir) / "ckpt_0"
-    model = with_numerics(config.model, first_weights(config, path))
+    open_device(config.run)
+    # The first rank alone reads weights, and writes.
+    is_first, path = rank() == 0, Path(config.checkpoint.output_dir) / "ckpt_0"
+    model = with_numerics(config.model, first_weights(config, path)) if is_first else config.model
+    model = model.model_copy(update={"compat": text_of_first(model.compat or "")})
     config = config.model_copy(update={"model": model})
     trainer = build_trainer(config)
-    with locked(path) if rank() == 0 else contextlib.nullcontext():
+    require_one_job(trainer)
+    with locked(path) if is_first else contextlib.nullcontext():
         folder = None
-        if rank() == 0:
+        if is_first:
             batches = trainer.train_batches
             class_names, per_epoch = batches.source.class_names, trainer.steps_per_epoch
             folder = RunFolder(path, config, class_names, per_epoch, batches.update_size)
@@ -83,11 +89,11 @@ def first_weights(config: Config, folder: Path) -> Path | None:
 
 
 def build_trainer(config: Config) -> Trainer:
-    """Data, network and update of a resolved config.
+    """Data, network and update of a resolved config, on a device that is open.
 
     Raises:
         DataError: images that are missing or do not fit.
-        ConfigError: a model or device that cannot be.
+        ConfigError: a model that cannot be.
     """
     model, data, optim, run, distill = config.model, config.data, config.optim, config.run, config.distill
     train_batches = train_batches_of(config, rank(), num_ranks())
@@ -97,7 +103,6 @@ def build_trainer(config: Config) -> Trainer:
         eval_transform = EvalTransform.from_config(data, model.image_size)
         shares = dict(rank=rank(), num_ranks=num_ranks())
         val_batches = EvalBatches(val_images, eval_transform, data.batch_size, on_bad_image=data.on_bad_image, **shares)
-    open_device(run)
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     optimizer = build_optimizer(net, optim)
@@ -118,9 +123,25 @@ def build_trainer(config: Config) -> Trainer:
         scales=LossScale(config).in_use,
         average=average,
         teacher=teacher,
-        num_ranks=num_ranks(),
     )
     return Trainer(config, net, optimizer, average, updates, train_batches, val_batches)
+
+
+def require_one_job(trainer: Trainer) -> None:
+    """Make sure that all ranks have the same settings and the same images.
+
+    Raises:
+        NumbersError: they do not.
+    """
+    settings = flat_config(trainer.config)
+    own = {"device_id", "output_dir", "data_url", "num_parallel_workers", "pretrained", "resume", "teacher_pretrained"}
+    text = json.dumps({key: value for key, value in settings.items() if key not in own}, sort_keys=True)
+    require_equal_on_all_ranks(hashlib.sha256(text.encode()).hexdigest(), "settings")
+    source = trainer.train_batches.source
+    digest = hashlib.sha256(json.dumps(source.class_names).encode() + np.array(source.labels, np.int64).tobytes())
+    for name in source.paths:
+        digest.update(os.fsencode(name) + b"\0")
+    require_equal_on_all_ranks(digest.hexdigest(), "training images")
 
 
 def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict[str, Any]]:

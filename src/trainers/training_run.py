@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
+from src.cluster import wait_for_all_ranks
 from src.data.loader import TRAIN, EvalBatches, TrainBatches, read_eval
 from src.data.random_numbers import drop_keys
 from src.data.workers import BatchReader
@@ -243,22 +244,31 @@ class TrainingRun:
         return found | {"val_images": counts.total}
 
     def save(self) -> None:
-        """Commit a checkpoint of where the run stands, on the first rank."""
-        if self.folder is None:
-            return
-        state = {
-            "applied": self.applied,
-            "is_open": self.is_open,
-            "loss_scale": self.scale.state(),
-            "guards": self.guards.state(),
-            "log": self.log.checkpoint_state(),
-        }
-        self.folder.save(self.trainer.tensors(), self.step, state, self.log.epochs)
+        """Commit a checkpoint of where the run stands, on the first rank; the others wait for it.
+
+        Raises:
+            NumbersError: on every rank: a tensor is not finite.
+        """
+        error = None
+        if self.folder is not None:
+            state = {
+                "applied": self.applied,
+                "is_open": self.is_open,
+                "loss_scale": self.scale.state(),
+                "guards": self.guards.state(),
+                "log": self.log.checkpoint_state(),
+            }
+            try:
+                self.folder.save(self.trainer.tensors(), self.step, state, self.log.epochs)
+            except NumbersError as found:
+                error = found
+        if sum_over_ranks(np.array([error is not None]))[0]:
+            raise error or NumbersError("weights", "not finite, the last checkpoint is kept")
 
     def leave(self) -> NoReturn:
         """Save and stop; no rank goes before the first one has saved."""
         self.save()
-        sum_over_ranks(np.zeros(1))
+        wait_for_all_ranks()
         epoch, step = divmod(self.step - 1, self.trainer.steps_per_epoch)
         print(f"=> stopped after epoch {epoch + 1} step {step + 1}; the state is saved", flush=True)
         raise KeyboardInterrupt
