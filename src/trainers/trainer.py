@@ -133,6 +133,8 @@ def require_one_job(trainer: Trainer) -> None:
     Raises:
         NumbersError: they do not.
     """
+    if num_ranks() == 1:
+        return
     settings = flat_config(trainer.config)
     own = {"device_id", "output_dir", "data_url", "num_parallel_workers", "pretrained", "resume", "teacher_pretrained"}
     text = json.dumps({key: value for key, value in settings.items() if key not in own}, sort_keys=True)
