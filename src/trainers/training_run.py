@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.cluster import wait_for_all_ranks
-from src.data.loader import TRAIN, EvalBatches, TrainBatches, read_eval
+from src.data.loader import TRAIN, EvalBatch, EvalBatches, TrainBatches, read_eval
 from src.data.random_numbers import drop_keys
 from src.data.workers import BatchReader
 from src.device import StopRequest, num_ranks
@@ -104,6 +104,10 @@ class Trainer:
         require_equal_on_all_ranks(digest.hexdigest(), "weights")
 
 
+class _AskedToStopError(Exception):
+    """Ends an evaluation."""
+
+
 class TrainingRun:
     """What changes while a run goes on, and the loop over its updates.
 
@@ -152,13 +156,13 @@ class TrainingRun:
         stop = StopRequest()
         try:
             if self.is_open:
-                self.end_epoch()
+                self.end_epoch(stop)
             while self.step < self.last_step:
                 must_stop = self.update(stop.is_made or self.step + 1 == checkpoint.stop_after)
                 if must_stop:
                     self.leave()
                 if self.step % per_epoch == 0:
-                    self.end_epoch()
+                    self.end_epoch(stop)
                 elif checkpoint.save_steps and self.step % per_epoch % checkpoint.save_steps == 0:
                     self.save()
         except NumbersError:
@@ -215,33 +219,47 @@ class TrainingRun:
         ):
             yield image_BCYX, target_BK, key_U[batches.rows_of_update(step)]
 
-    def end_epoch(self) -> None:
-        """Evaluate, record, save."""
+    def end_epoch(self, stop: StopRequest) -> None:
+        """Evaluate, record, save.
+
+        Raises:
+            KeyboardInterrupt: a signal in the evaluation; the state before it is saved.
+        """
         config, epoch = self.trainer.config, self.step // self.trainer.steps_per_epoch
         if self.trainer.val_batches is not None:
-            self.log.evaluation(self.evaluation())
+            try:
+                self.log.evaluation(self.evaluation(stop))
+            except _AskedToStopError:
+                self.leave()
         self.log.epoch()
         self.is_open = False
         print_left_out(self.reader.left_out, self.told)
         self.told = len(self.reader.left_out)
-        is_last = self.step == self.last_step
-        is_best = best_epoch(self.log.epochs) == epoch
-        if is_last or epoch % config.checkpoint.save_every == 0 or is_best:
+        # The first rank alone has the records of a run that was gone on with.
+        is_best = bool(broadcast_from_first(np.array([best_epoch(self.log.epochs) == epoch], np.int32))[0])
+        if self.step == self.last_step or epoch % config.checkpoint.save_every == 0 or is_best:
             self.save()
         self.started = time.perf_counter()
 
-    def evaluation(self) -> dict[str, float]:
+    def evaluation(self, stop: StopRequest) -> dict[str, float]:
         """What the epoch's record says of the split val: by the weights, and by their moving average."""
         trainer = self.trainer
-        result = evaluate(trainer.net, read_eval(self.reader))
+        result = evaluate(trainer.net, self.eval_batches(stop))
         counts = result.counts
         found = {"val_loss": result.loss, "top1": counts.top1_accuracy, "top5": counts.top5_accuracy}
         if trainer.average is not None:
             with trainer.averaged():
-                result = evaluate(trainer.net, read_eval(self.reader))
+                result = evaluate(trainer.net, self.eval_batches(stop))
             counts = result.counts
             found |= {"ema_val_loss": result.loss, "ema_top1": counts.top1_accuracy, "ema_top5": counts.top5_accuracy}
         return found | {"val_images": counts.total}
+
+    def eval_batches(self, stop: StopRequest) -> Iterator[EvalBatch]:
+        """The batches of the split val, as long as nobody asks to stop; several ranks come to the end together."""
+        for batch in read_eval(self.reader):
+            if stop.is_made and num_ranks() == 1:
+                raise _AskedToStopError
+            yield batch
 
     def save(self) -> None:
         """Commit a checkpoint of where the run stands, on the first rank; the others wait for it.

@@ -1,7 +1,9 @@
 """A run from start to end, cut off and gone on with, on a tiny model."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +171,8 @@ def test_what_is_left_out_is_told_after_its_epoch_and_not_again(tmp_path, capsys
             damaged_in[run.step].write_bytes(b"no image")
         return update(run, is_asked_to_stop)
 
-    def watched(run):
-        end_epoch(run)
+    def watched(run, stop):
+        end_epoch(run, stop)
         told.append(warnings(capsys))
 
     monkeypatch.setattr(TrainingRun, "update", damaging)
@@ -329,15 +331,40 @@ def test_a_kill_in_the_evaluation_goes_on_to_the_same_bits(whole_run_with_all, d
     with monkeypatch.context() as patch:
         original = TrainingRun.evaluation
 
-        def dying(run):
+        def dying(run, stop):
             if run.step == 6:
                 run.save()
                 raise CutError
-            return original(run)
+            return original(run, stop)
 
         patch.setattr(TrainingRun, "evaluation", dying)
         with pytest.raises(CutError):
             train(small_run.config(data, tmp_path, **ALL_ON))
+    assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
+
+
+def test_a_signal_in_the_evaluation_of_the_average_saves_the_weights_themselves(
+    whole_run_with_all, data, tmp_path, monkeypatch
+):
+    original, seen = TrainingRun.eval_batches, []
+
+    def asking(run, stop):
+        seen.append(run.step)
+        for batch in original(run, stop):
+            # The fourth evaluation is that of the second epoch's moving average.
+            if len(seen) == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+            if len(seen) == 4:
+                assert stop.is_made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "eval_batches", asking)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_run.config(data, tmp_path, **ALL_ON))
+    assert seen == [3, 3, 6, 6]
+    manifest = read_manifest(tmp_path / "ckpt_0" / "vit_tiny_patch16_2240-2_3.ckpt")
+    assert manifest.state["is_open"]
     assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
 
 
