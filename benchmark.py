@@ -6,12 +6,15 @@ from src.startup import run
 def main(argv: list[str]) -> None:
     """Read the mode and the flags, measure, print the table."""
     from src.benchmark.data_runner import benchmark_data
+    from src.benchmark.engine_runner import benchmark_engine
     from src.benchmark.runner import benchmark
     from src.benchmark.settings import read_command_line
 
     mode, config = read_command_line(argv)
     if mode == "data":
         benchmark_data(config)
+    elif config.breakdown:
+        benchmark_engine(config)
     else:
         benchmark(mode, config)
 

@@ -29,8 +29,18 @@ class BenchmarkConfig(schema.Section):
     )
     peer_python: schema.Path = Field(None, description="interpreter that has torch and timm")
     threads: schema.Count = Field(1, description="threads and processor cores of either side")
-    batch_size: schema.or_none(schema.Count) = Field(None, description="images per step; empty for the case's own")
+    batch_size: schema.or_none(schema.Count) = Field(
+        None, description="images per step; empty for the case's or the recipe's own"
+    )
     rounds: schema.Count = Field(7, description="turns of either side")
+    breakdown: bool = Field(
+        False,
+        description="train: what train.py's loop adds to the bare step, part by part, and what options of the step "
+        "cost; without a peer. Reading processes share the cores",
+    )
+    config: schema.Path = Field(
+        None, description="breakdown: recipe (YAML) with data to measure, in place of cases on noise"
+    )
     json_path: schema.Path = Field(None, description="file for the figures")
 
 
@@ -57,7 +67,13 @@ def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig | DataBench
     if not {"-h", "--help"} & set(argv) and (not argv or argv[0] not in MODES):
         raise ConfigError("command line", "the first word says what is measured", argv[0] if argv else "nothing", MODES)
     section = DataBenchmarkConfig if argv[0] == "data" else BenchmarkConfig
-    return argv[0], load_flags(section, "benchmark", argv[1:] if argv[0] in MODES else argv)
+    config = load_flags(section, "benchmark", argv[1:] if argv[0] in MODES else argv)
+    if isinstance(config, BenchmarkConfig):
+        if config.breakdown and argv[0] != "train":
+            raise ConfigError("--breakdown", "is of train alone", argv[0])
+        if config.config is not None and not config.breakdown:
+            raise ConfigError("--config", "needs --breakdown True", config.config)
+    return argv[0], config
 
 
 def find_peer_python(given: str | None) -> str:

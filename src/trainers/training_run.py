@@ -152,19 +152,12 @@ class TrainingRun:
             KeyboardInterrupt: a signal, or ``stop_after``; the state is saved.
             NumbersError: the run cannot go on; the state is saved.
         """
-        checkpoint, per_epoch = self.trainer.config.checkpoint, self.trainer.steps_per_epoch
         stop = StopRequest()
         try:
             if self.is_open:
                 self.end_epoch(stop)
             while self.step < self.last_step:
-                must_stop = self.update(stop.is_made or self.step + 1 == checkpoint.stop_after)
-                if must_stop:
-                    self.leave()
-                if self.step % per_epoch == 0:
-                    self.end_epoch(stop)
-                elif checkpoint.save_steps and self.step % per_epoch % checkpoint.save_steps == 0:
-                    self.save()
+                self.advance(stop)
         except NumbersError:
             # With a loss scale the update at fault has left the weights alone: they can be gone on with.
             with contextlib.suppress(NumbersError):
@@ -172,6 +165,22 @@ class TrainingRun:
             raise
         finally:
             stop.close()
+
+    def advance(self, stop: StopRequest) -> None:
+        """One update and all that follows it: the end of an epoch, a checkpoint, an orderly stop.
+
+        Raises:
+            KeyboardInterrupt: a rank was asked to stop; the state is saved.
+            NumbersError: the run cannot go on.
+        """
+        checkpoint, per_epoch = self.trainer.config.checkpoint, self.trainer.steps_per_epoch
+        must_stop = self.update(stop.is_made or self.step + 1 == checkpoint.stop_after)
+        if must_stop:
+            self.leave()
+        if self.step % per_epoch == 0:
+            self.end_epoch(stop)
+        elif checkpoint.save_steps and self.step % per_epoch % checkpoint.save_steps == 0:
+            self.save()
 
     def update(self, is_asked_to_stop: bool) -> bool:
         """One update; returns whether any rank was asked to stop.
