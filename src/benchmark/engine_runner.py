@@ -153,6 +153,7 @@ def summarise_engine(
         bare_ms=median_ms("bare"),
         engine_ms=median_ms("engine"),
         overhead=overhead("engine", "bare"),
+        outside=100 * statistics.median(sum(one["parts"].values()) / one["parts"]["step"] - 1 for one in rounds),
         bare_cpu_ms=median_ms("bare_cpu"),
         engine_cpu_ms=median_ms("engine_cpu"),
         cpu_overhead=overhead("engine_cpu", "bare_cpu"),

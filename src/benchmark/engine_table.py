@@ -19,6 +19,8 @@ class EngineMeasurement:
         bare_ms: on the clock, of the bare step.
         engine_ms: the same of the loop.
         overhead: of the loop over the bare step, on the clock.
+        outside: what the loop spent outside of its step over what it spent in it. Both are of the same turn, so that a
+            restless machine moves it less; that the step itself is slower beside reading processes is not in it.
         bare_cpu_ms: of processors, user and system, in the training process.
         engine_cpu_ms: the same of the loop.
         cpu_overhead: of the loop over the bare step, by these.
@@ -41,6 +43,7 @@ class EngineMeasurement:
     bare_ms: float
     engine_ms: float
     overhead: float
+    outside: float
     bare_cpu_ms: float
     engine_cpu_ms: float
     cpu_overhead: float
@@ -66,9 +69,10 @@ def format_engine(one: EngineMeasurement) -> str:
     return "\n".join(
         [
             f"{'train, ms per update':24s}{'batch':>6s}{'workers':>8s}{'bare':>9s}{'engine':>9s}{'over %':>8s}"
-            f"{'bare CPU':>10s}{'engine CPU':>11s}{'over %':>8s}{'workers CPU':>12s}{'spread %':>9s}",
+            f"{'outside %':>10s}{'bare CPU':>10s}{'engine CPU':>11s}{'over %':>8s}{'workers CPU':>12s}{'spread %':>9s}",
             f"{one.case:24s}{one.batch_size:6d}{one.workers:8d}{one.bare_ms:9.1f}{one.engine_ms:9.1f}{one.overhead:8.1f}"
-            f"{one.bare_cpu_ms:10.1f}{one.engine_cpu_ms:11.1f}{one.cpu_overhead:8.1f}{workers:>12s}{one.spread:9.1f}",
+            f"{one.outside:10.1f}{one.bare_cpu_ms:10.1f}{one.engine_cpu_ms:11.1f}{one.cpu_overhead:8.1f}"
+            f"{workers:>12s}{one.spread:9.1f}",
             "  parts of engine: " + ", ".join(f"{name} {value:.2f}" for name, value in one.parts_ms.items()),
             f"  checkpoint: {one.checkpoint_ms:.0f} ms each, {one.checkpoint_per_update_ms:.2f} per update at "
             f"save_every 1 with {one.steps_per_epoch} updates per epoch",
