@@ -175,7 +175,8 @@ class OptimConfig(Section):
     )
     base_lr: Positive = Field(5e-4, description="peak learning rate")
     lr_scale_base: or_none(Count) = Field(
-        None, description="multiply learning rates by batch_size * devices / this; empty for no scaling"
+        None,
+        description="multiply learning rates by the images of an update / this; empty for no scaling",
     )
     lr_scale_ends: bool = Field(
         True, description="lr_scale_base is for warmup_lr and min_lr too, as in the zoo; False: for base_lr alone"

@@ -143,7 +143,7 @@ class Rounds:
         stop = StopRequest()
 
         def update() -> None:
-            self.training.advance(stop.is_made)
+            self.training.advance(stop)
 
         try:
             for _ in range(_SETTLE_ENGINE):

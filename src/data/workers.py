@@ -178,8 +178,9 @@ _work: dict[str, tuple[Batches, list[tuple[np.ndarray, ...]]]] = {}
 
 def follow_parent() -> None:
     """Let a worker live exactly as long as its parent wants it, whatever happens to the parent."""
-    # Ctrl-C goes to all processes of a terminal; the parent decides.
+    # Ctrl-C and `timeout` signal whole groups of processes; the parent decides, and needs batches until it has saved.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -151,8 +151,9 @@ class RunFolder:
     def keep_best(self, checkpoint: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Make a checkpoint the best one, if it is the one of the first epoch with the highest top-1."""
         manifest = read_manifest(checkpoint)
-        is_end = manifest.step % manifest.steps_per_epoch == 0
-        if not is_end or best_epoch(epochs) != manifest.epoch:
+        # The record of an epoch belongs to the checkpoint at its end, once it was evaluated.
+        is_recorded = manifest.step == manifest.epoch * manifest.steps_per_epoch
+        if not is_recorded or best_epoch(epochs) != manifest.epoch:
             return
         best = self.path / BEST
         with replacing(best) as temporary:
@@ -191,7 +192,9 @@ class RunFolder:
         """The updates that are done, where an update may have another size than when the checkpoint was written."""
         before = manifest.state.get("update_size", self.update_size)
         epoch, step_in_epoch = divmod(manifest.step, manifest.steps_per_epoch)
-        step = epoch * self.steps_per_epoch + step_in_epoch * before // self.update_size
+        # Not the whole of an epoch: its last update is done again, and followed by its evaluation.
+        step_in_epoch = min(step_in_epoch * before // self.update_size, self.steps_per_epoch - 1)
+        step = epoch * self.steps_per_epoch + step_in_epoch
         if before != self.update_size:
             there = f"{self.update_size} images per update in place of {before}"
             print(f"=> going on with {there}: update {manifest.step} of the run is now update {step}")
@@ -230,4 +233,5 @@ def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:
     evaluated = [record for record in epochs if record.get("top1") is not None]
     if not evaluated:
         return None
-    return max(evaluated, key=lambda record: record.get("ema_top1") or record["top1"])["epoch"]
+    is_averaged = all(record.get("ema_top1") is not None for record in evaluated)
+    return max(evaluated, key=lambda record: record["ema_top1" if is_averaged else "top1"])["epoch"]

@@ -63,7 +63,8 @@ class Guards:
         self._state = _State(**(state or {}))
         wanted = config.run.divergence_guard_epochs
         classes, smoothing = config.model.num_classes, config.augment.label_smoothing
-        self.first_epoch = math.ceil(config.schedule.warmup_length) + wanted if wanted and classes > 1 else math.inf
+        begins = max(math.ceil(config.schedule.warmup_length), config.schedule.start_epoch)
+        self.first_epoch = begins + wanted if wanted and classes > 1 else math.inf
         chance = math.log(classes)
         self.largest_loss = chance - _LEARNT * (chance - _smoothed_entropy(classes, smoothing))
 
@@ -98,7 +99,10 @@ class Guards:
             state.overflows += 1
             state.in_a_row += 1
             if state.in_a_row >= self.config.run.max_overflows:
-                raise self._ended(record, f"{state.in_a_row} overflows in a row", self._advice(scaled=True))
+                found = f"{state.in_a_row} overflows in a row"
+                # Who goes on with other settings has as many tries again.
+                state.in_a_row = 0
+                raise self._ended(record, found, self._advice(scaled=True))
         if record.step % self.steps_per_epoch == 0:
             self._end_epoch(record)
 

@@ -121,8 +121,8 @@ class LossScale:
             self.value, self.quiet = state["value"], state["quiet"]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON can."""
-        return {"value": self.value, "quiet": self.quiet}
+        """What a checkpoint keeps, as JSON can; nothing of a scale that does not move."""
+        return {"value": self.value, "quiet": self.quiet} if self.is_dynamic else {}
 
     def update(self, finite: bool) -> None:
         """Take in whether an update's gradients were finite; the scale never falls below 1."""
@@ -132,5 +132,5 @@ class LossScale:
             self.value, self.quiet = max(self.value / self.factor, 1.0), 0
             return
         self.quiet += 1
-        if self.quiet == self.window:
+        if self.quiet >= self.window:
             self.value, self.quiet = self.value * self.factor, 0

@@ -27,6 +27,7 @@ from src.trainers.log_files import (
     without_infinities,
 )
 from src.trainers.progress import Progress, print_accuracy, print_data_wait, print_epoch, print_overflow
+from src.trainers.schedules import run_epochs
 from src.trainers.step_record import StepRecord
 
 # Keys of a record that differ from run to run.
@@ -106,12 +107,14 @@ class RunLog:
         records = [
             record
             for record in read_records(folder / METRICS_JSONL)
-            if record["step"] <= start_step and (record["kind"] != "epoch" or record["epoch"] < first_open)
+            # By epochs first: the updates before may have had another size, and other numbers.
+            if (record["epoch"] <= start_step // steps_per_epoch or record["step"] <= start_step)
+            and (record["kind"] != "epoch" or record["epoch"] < first_open)
         ]
-        #: Records of the epochs that are done, the earliest first.
+        #: Records of the epochs that are done, the earliest first; on other ranks than the first, of this process.
         self.epochs = [record for record in records if record["kind"] == "epoch"]
         self._sinks: list[JsonLines | EpochTable | EventFile] = []
-        self._progress = Progress(config.schedule.epochs, steps_per_epoch) if is_first_rank else None
+        self._progress = Progress(run_epochs(config.schedule).stop, steps_per_epoch) if is_first_rank else None
         if is_first_rank:
             self._sinks = [
                 JsonLines(folder / METRICS_JSONL, records),

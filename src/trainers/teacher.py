@@ -51,6 +51,8 @@ def load_teacher(config: Config) -> Teacher:
     """
     distill = config.distill
     theirs = _teacher_config(distill)
+    if theirs.model.pretrained is None:
+        raise ConfigError("teacher_pretrained", "must name the teacher's weights, since teacher_config does not")
     for key, mine, its in (
         ("num_classes", config.model.num_classes, theirs.model.num_classes),
         ("image_size", config.model.image_size, theirs.model.image_size),

@@ -19,7 +19,7 @@ from src.data.loader import TRAIN, EvalBatch, EvalBatches, TrainBatches, read_ev
 from src.data.random_numbers import drop_keys
 from src.data.workers import BatchReader
 from src.device import StopRequest, num_ranks
-from src.errors import ModelFileError, NumbersError
+from src.errors import DataError, ModelFileError, NumbersError
 from src.schema import Config
 from src.trainers.checkpoints import RunFolder, best_epoch
 from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks, sum_over_ranks
@@ -82,9 +82,12 @@ class Trainer:
         """
         parameters, tensors = self.parameters(), read_tensors(checkpoint)
         tensors.pop("global_step", None)
-        shapes = {name: array.shape for name, array in tensors.items()}
-        if shapes != {name: tuple(parameter.shape) for name, parameter in parameters.items()}:
-            raise ModelFileError(checkpoint, "holds other tensors than this run")
+        theirs = {(name, array.shape) for name, array in tensors.items()}
+        ours = {(name, tuple(parameter.shape)) for name, parameter in parameters.items()}
+        for one, other, what in ((ours, theirs, "lacks"), (theirs, ours, "holds")):
+            for name, shape in sorted(one - other)[:1]:
+                rule = f"is of another model, optimizer or moving average than this run: {what} {name} {shape}"
+                raise ModelFileError(checkpoint, rule)
         for name, parameter in parameters.items():
             parameter.set_data(Tensor(tensors[name]))
 
@@ -137,7 +140,7 @@ class TrainingRun:
         self.applied: int = state.get("applied", 0)
         # An epoch whose updates are done, and which has not been evaluated and recorded.
         self.is_open: bool = state.get("is_open", False)
-        self.last_step = run_epochs(config.schedule).stop * per_epoch
+        self.first_step, self.last_step = step, run_epochs(config.schedule).stop * per_epoch
         accumulation = trainer.train_batches.accumulation
         # One reading for the whole run: the first batch of an epoch is read while the one before is evaluated.
         self.batches = reader.read(TRAIN, range(step * accumulation, self.last_step * accumulation))
@@ -161,6 +164,11 @@ class TrainingRun:
         except NumbersError:
             # With a loss scale the update at fault has left the weights alone: they can be gone on with.
             with contextlib.suppress(NumbersError):
+                self.save()
+            raise
+        except DataError:
+            # Of several ranks the others are in the middle of an update.
+            if num_ranks() == 1 and self.step > self.first_step:
                 self.save()
             raise
         finally:
