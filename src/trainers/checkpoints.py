@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,12 @@ _BOUND_KEYS = {"seed", "device_target"}
 
 
 def committed_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a run directory with a manifest, the newest first."""
+    """Checkpoints of a run directory with a manifest, the one that has come furthest first."""
     found = []
     for path in folder.glob("*.ckpt"):
         manifest = read_manifest(path) if path.name != BEST else None
         if manifest is not None:
-            found.append((manifest.step, path))
+            found.append((_epochs(manifest), path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -145,7 +146,7 @@ class RunFolder:
         )
         write_manifest(target, manifest)
         self.keep_best(target, epochs)
-        self._prune()
+        self._prune(manifest)
         return target
 
     def keep_best(self, checkpoint: Path, epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -168,9 +169,11 @@ class RunFolder:
         for path in committed_checkpoints(self.path)[:1]:
             self.keep_best(path, epochs)
 
-    def _prune(self) -> None:
+    def _prune(self, newest: Manifest) -> None:
         every = self.config.checkpoint.keep_every
-        for old in committed_checkpoints(self.path)[self.config.checkpoint.keep_checkpoint_max :]:
+        # Damaged ones of later updates, which this run has not come to again, must not count as the newest.
+        done = [path for path in committed_checkpoints(self.path) if _epochs(read_manifest(path)) <= _epochs(newest)]
+        for old in done[self.config.checkpoint.keep_checkpoint_max :]:
             manifest = read_manifest(old)
             if every and manifest.step % (every * manifest.steps_per_epoch) == 0:
                 continue
@@ -226,6 +229,11 @@ class RunFolder:
         least = max(self.steps_per_epoch * self.update_size, manifest.steps_per_epoch * before)
         most = min((self.steps_per_epoch + 1) * self.update_size, (manifest.steps_per_epoch + 1) * before)
         return least >= most
+
+
+def _epochs(manifest: Manifest) -> Fraction:
+    """How far a run had come: its updates may have had another size than today's."""
+    return Fraction(manifest.step, manifest.steps_per_epoch)
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:

@@ -105,6 +105,28 @@ def test_updates_of_another_size(folder, tmp_path):
     assert newest.exists()
 
 
+def test_damaged_checkpoints_of_later_updates_do_not_push_out_new_ones(folder, tmp_path):
+    for epoch in (3, 4):
+        (folder.path / f"vit_tiny_patch16_2240-{epoch}_5.ckpt").write_bytes(b"damaged")
+    again = open_folder(tmp_path)
+    assert again.find_resume() is None
+    run_epochs(again, {1: 0.5, 2: 0.25, 3: 0.25})
+    assert open_folder(tmp_path).find_resume().name == "vit_tiny_patch16_2240-3_5.ckpt"
+    assert epochs_in(again) == [2, 3, 4]
+    run_epochs(again, {1: 0.5, 2: 0.25, 3: 0.25, 4: 0.25})
+    assert epochs_in(again) == [3, 4]
+
+
+def test_the_newest_of_updates_of_two_sizes_is_the_one_that_has_come_furthest(folder, tmp_path):
+    larger = open_folder(tmp_path, steps_per_epoch=2, update_size=10, batch_size=10)
+    assert larger.begin(larger.find_resume())[0] == 8
+    saved = larger.save({"weight": np.zeros((2, 3), np.float32)}, 9, {}, [])
+    assert larger.find_resume() == saved
+    assert sorted(path.name for path in larger.path.glob("vit*.ckpt")) == [
+        f"vit_tiny_patch16_2240-{name}.ckpt" for name in ("4_5", "5_1")
+    ]
+
+
 def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, capsys):
     newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
     with pytest.raises(ConfigError, match=r"base_lr 0.01 -> 0.5"):
