@@ -67,8 +67,8 @@ def _run(main: Callable[[list[str]], None], needs: tuple[str, ...]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        known = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
-        if verbose or error.errno not in known:
+        full, closed = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}, {errno.EROFS, errno.EACCES, errno.EPERM}
+        if verbose or error.errno not in full | closed | {errno.ENOTDIR, errno.EISDIR}:
             raise
         print(f"error: {error.filename or 'output'}: {error.strerror.lower()}", file=sys.stderr)
         sys.exit(1)
