@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.device import num_ranks
-from src.errors import NumbersError
+from src.errors import NumbersError, UserError
 
 # Elements of one AllReduce: few large ones are twice as fast as one per gradient, and this is all the memory they take.
 _BUCKET = 1 << 25
@@ -117,22 +117,23 @@ def broadcast_from_first(array: np.ndarray) -> np.ndarray:
     return _from_words(words, array)
 
 
-def require_equal_on_all_ranks(digest_hex: str, what: str) -> None:
+def require_equal_on_all_ranks(digest_hex: str, what: str, error: type[UserError] = NumbersError) -> None:
     """Compare a hash with that of rank 0.
 
     Args:
         digest_hex: the hash as text.
         what: what was hashed, for the error.
+        error: whose mistake a difference is.
 
     Raises:
-        NumbersError: on every rank, naming those that differ from rank 0.
+        UserError: of that class on every rank, naming those that differ from rank 0.
     """
     digest = np.frombuffer(hashlib.sha256(digest_hex.encode()).digest(), np.uint8)
     first, *others = of_all_ranks(digest)
     differ = [str(rank) for rank, other in enumerate(others, start=1) if not np.array_equal(first, other)]
     if differ:
         noun = "ranks" if len(differ) > 1 else "rank"
-        raise NumbersError(what, "must be equal on all ranks", f"{noun} {', '.join(differ)} unlike rank 0")
+        raise error(what, "must be equal on all ranks", f"{noun} {', '.join(differ)} unlike rank 0")
 
 
 def _words(array: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from src.data.loader import EvalBatches, open_reader
 from src.data.sources import open_split
 from src.data.transforms import EvalTransform
 from src.device import num_ranks, open_device, rank
+from src.errors import ConfigError, DataError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
@@ -131,19 +132,20 @@ def require_one_job(trainer: Trainer) -> None:
     """Make sure that all ranks have the same settings and the same images.
 
     Raises:
-        NumbersError: they do not.
+        ConfigError: other settings.
+        DataError: other images.
     """
     if num_ranks() == 1:
         return
     settings = flat_config(trainer.config)
     own = {"device_id", "output_dir", "data_url", "num_parallel_workers", "pretrained", "resume", "teacher_pretrained"}
     text = json.dumps({key: value for key, value in settings.items() if key not in own}, sort_keys=True)
-    require_equal_on_all_ranks(hashlib.sha256(text.encode()).hexdigest(), "settings")
+    require_equal_on_all_ranks(hashlib.sha256(text.encode()).hexdigest(), "settings", ConfigError)
     source = trainer.train_batches.source
     digest = hashlib.sha256(json.dumps(source.class_names).encode() + np.array(source.labels, np.int64).tobytes())
     for name in source.paths:
         digest.update(os.fsencode(name) + b"\0")
-    require_equal_on_all_ranks(digest.hexdigest(), "training images")
+    require_equal_on_all_ranks(digest.hexdigest(), "training images", DataError)
 
 
 def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict[str, Any]]:
