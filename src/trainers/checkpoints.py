@@ -40,12 +40,12 @@ _BOUND_KEYS = {"seed", "device_target"}
 
 
 def committed_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a run directory with a manifest, the one that has come furthest first."""
+    """Checkpoints of a run directory with a manifest, of its last branch and the one that has come furthest first."""
     found = []
     for path in folder.glob("*.ckpt"):
         manifest = read_manifest(path) if path.name != BEST else None
         if manifest is not None:
-            found.append((_epochs(manifest), path))
+            found.append((_place(manifest), path))
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -66,6 +66,9 @@ class RunFolder:
         self.path, self.config, self.class_names = path, config, class_names
         self.steps_per_epoch, self.update_size = steps_per_epoch, update_size
         self.versions = versions()
+        # Which branch of the run this is, and the file that it went off from: where the user named one, what had come
+        # further before no longer counts.
+        self.branch, self.origin = 0, ""
 
     def find_resume(self) -> Path | None:
         """The checkpoint to go on from, by the key ``resume``; None to start anew.
@@ -87,7 +90,7 @@ class RunFolder:
                     choice,
                 )
         else:
-            found = Path(choice)
+            found = self._newest_of_branch(Path(choice)) or Path(choice)
             if verified_manifest(found) is None:
                 raise ModelFileError(
                     found, f"no {manifest_path(found).name} beside it, so no run to resume: use --pretrained"
@@ -103,6 +106,11 @@ class RunFolder:
         if resumed is None:
             return 0, {}
         manifest = verified_manifest(resumed)
+        self.branch, self.origin = manifest.state.get("branch", 0), manifest.state.get("origin", "")
+        choice = self.config.checkpoint.resume
+        if choice != "auto" and self.origin != os.fspath(Path(choice).resolve()):
+            here = [read_manifest(path).state.get("branch", 0) for path in committed_checkpoints(self.path)[:1]]
+            self.branch, self.origin = max([-1, *here]) + 1, os.fspath(Path(choice).resolve())
         return self._step_here(manifest), manifest.state
 
     def save(
@@ -138,7 +146,7 @@ class RunFolder:
             step=step,
             steps_per_epoch=self.steps_per_epoch,
             metrics=dict(epochs[-1]) if epochs else {},
-            state={**state, "update_size": self.update_size},
+            state={**state, "update_size": self.update_size, "branch": self.branch, "origin": self.origin},
             class_names=list(self.class_names),
             shapes={name: list(array.shape) for name, array in tensors.items()},
             versions=self.versions,
@@ -172,7 +180,7 @@ class RunFolder:
     def _prune(self, newest: Manifest) -> None:
         every = self.config.checkpoint.keep_every
         # Damaged ones of later updates, which this run has not come to again, must not count as the newest.
-        done = [path for path in committed_checkpoints(self.path) if _epochs(read_manifest(path)) <= _epochs(newest)]
+        done = [path for path in committed_checkpoints(self.path) if _place(read_manifest(path)) <= _place(newest)]
         for old in done[self.config.checkpoint.keep_checkpoint_max :]:
             manifest = read_manifest(old)
             if every and manifest.step % (every * manifest.steps_per_epoch) == 0:
@@ -180,6 +188,12 @@ class RunFolder:
             # Without its mark first: what a kill leaves half-removed does not count as a checkpoint.
             manifest_path(old).unlink()
             old.unlink()
+
+    def _newest_of_branch(self, origin: Path) -> Path | None:
+        """Where this run has come to, if it went off from this file already: the same command goes on."""
+        newest = self._newest_verified()
+        is_of_it = newest and read_manifest(newest).state.get("origin") == os.fspath(origin.resolve())
+        return newest if is_of_it else None
 
     def _newest_verified(self) -> Path | None:
         for path in committed_checkpoints(self.path):
@@ -231,9 +245,9 @@ class RunFolder:
         return least >= most
 
 
-def _epochs(manifest: Manifest) -> Fraction:
-    """How far a run had come: its updates may have had another size than today's."""
-    return Fraction(manifest.step, manifest.steps_per_epoch)
+def _place(manifest: Manifest) -> tuple[int, Fraction]:
+    """Branch of a run, and how far it had come: its updates may have had another size than today's."""
+    return manifest.state.get("branch", 0), Fraction(manifest.step, manifest.steps_per_epoch)
 
 
 def best_epoch(epochs: Sequence[Mapping[str, Any]]) -> int | None:

@@ -75,7 +75,7 @@ def test_damaged_newest_falls_back(damage, folder, tmp_path):
 def test_what_a_run_goes_on_with(folder, tmp_path):
     manifest_path(folder.path / "vit_tiny_patch16_2240-4_5.ckpt").unlink()
     again = open_folder(tmp_path)
-    assert again.begin(again.find_resume()) == (15, {"applied": 15, "update_size": 4})
+    assert again.begin(again.find_resume()) == (15, {"applied": 15, "update_size": 4, "branch": 0, "origin": ""})
 
 
 def test_a_checkpoint_inside_an_epoch(folder, tmp_path):
@@ -91,7 +91,6 @@ def test_a_checkpoint_inside_an_epoch(folder, tmp_path):
 
 def test_updates_of_another_size(folder, tmp_path):
     """Twenty images: 4 epochs of 5 updates of 4 are 4 of 2 updates of 8 and of 10 updates of 2."""
-    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
     for steps, size, step in ((2, 8, 8), (10, 2, 40)):
         again = open_folder(tmp_path, steps_per_epoch=steps, update_size=size)
         assert again.begin(again.find_resume())[0] == step
@@ -100,9 +99,12 @@ def test_updates_of_another_size(folder, tmp_path):
     for steps, size, step in ((2, 8, 9), (10, 2, 46)):
         again = open_folder(tmp_path, steps_per_epoch=steps, update_size=size)
         assert again.begin(again.find_resume())[0] == step
+    # Four of five updates would be the whole of an epoch of two: the last one is done again.
+    folder.save({"weight": np.zeros((2, 3), np.float32)}, 24, {}, epochs)
+    again = open_folder(tmp_path, steps_per_epoch=2, update_size=8)
+    assert again.begin(again.find_resume())[0] == 9
     with pytest.raises(ConfigError, match=r"^data_url: holds other data.*3 updates of 8 images.*5 updates of 4 images"):
         open_folder(tmp_path, steps_per_epoch=3, update_size=8).find_resume()
-    assert newest.exists()
 
 
 def test_damaged_checkpoints_of_later_updates_do_not_push_out_new_ones(folder, tmp_path):
@@ -135,6 +137,35 @@ def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, cap
     assert capsys.readouterr().err == "warning: going on with another setting: base_lr 0.01 -> 0.5\n"
 
 
+def test_a_run_that_went_back_goes_on_from_there(folder, tmp_path):
+    """What had come further is neither taken for the newest nor a reason to drop what is saved now."""
+    epochs = [{"epoch": 1, "top1": 0.5}, {"epoch": 2, "top1": 0.75}]
+    named = folder.path / "vit_tiny_patch16_2240-3_5.ckpt"
+    flags = dict(resume=named, keep_checkpoint_max=1)
+    again = open_folder(tmp_path, **flags)
+    assert again.begin(again.find_resume())[0] == 15
+    target = again.save({"weight": np.zeros((2, 3), np.float32)}, 16, {}, epochs)
+    assert target.exists()
+    assert open_folder(tmp_path).find_resume() == target
+    # The same command goes on, and does not begin at the file again.
+    third = open_folder(tmp_path, **flags)
+    assert third.find_resume() == target
+    assert third.begin(target)[0] == 16
+    assert third.branch == again.branch == 1
+
+
+def test_an_epoch_that_was_not_evaluated_is_not_the_best(folder):
+    epochs = [
+        {"epoch": 1, "top1": 0.1},
+        {"epoch": 2, "top1": 0.2},
+        {"epoch": 3, "top1": 0.3},
+        {"epoch": 4, "top1": 0.9},
+    ]
+    before = read_manifest(folder.path / "best.ckpt").sha256
+    folder.save({"weight": np.ones((2, 3), np.float32)}, 25, {"is_open": True}, epochs)
+    assert read_manifest(folder.path / "best.ckpt").sha256 == before
+
+
 def test_the_best_epoch_is_the_first_with_the_highest_top1_or_that_of_the_average():
     epochs = [{"epoch": 1, "top1": 0.5}, {"epoch": 2, "top1": 0.75}, {"epoch": 3, "top1": 0.75}, {"epoch": 4}]
     assert best_epoch([]) is None
@@ -142,6 +173,7 @@ def test_the_best_epoch_is_the_first_with_the_highest_top1_or_that_of_the_averag
     assert best_epoch(epochs) == 2
     averaged = [{"epoch": n, "top1": 1 / n, "ema_top1": n / 10} for n in (1, 2, 3)]
     assert best_epoch(averaged) == 3
+    assert best_epoch([{"epoch": 1, "top1": 0.9, "ema_top1": 0.0}, {"epoch": 2, "top1": 0.1, "ema_top1": 0.1}]) == 2
 
 
 def test_leftovers_of_a_kill_are_swept(folder, tmp_path):

@@ -117,6 +117,14 @@ def test_a_scale_goes_on_from_its_state():
     assert one.state() == other.state() == {"value": 8.0, "quiet": 0}
 
 
+def test_a_scale_that_did_not_move_is_not_gone_on_with():
+    unused = LossScale(config(amp_level="O0")).state()
+    assert LossScale(config(amp_level="O2"), unused).value == 2.0**16
+    scale = LossScale(config(amp_level="O2", loss_scale_window=2), {"value": 8.0, "quiet": 5})
+    scale.update(True)
+    assert scale.value == 16.0
+
+
 @pytest.mark.parametrize(
     ("keys", "value"),
     [

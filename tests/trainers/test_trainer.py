@@ -440,7 +440,7 @@ def test_overflows_halve_the_scale_and_training_goes_on(data, tmp_path):
 
 def test_a_student_learns_from_a_teacher(whole_run, data, tmp_path, capsys):
     keys = dict(distillation_type="soft", teacher_config=whole_run / "config.yaml", epochs=1)
-    with pytest.raises(ConfigError, match=r"^pretrained: must name a weight file"):
+    with pytest.raises(ConfigError, match=r"^teacher_pretrained: must name the teacher's weights"):
         train(small_run.config(data, tmp_path / "none", **keys))
     keys["teacher_pretrained"] = whole_run / "best.ckpt"
     folder = train(small_run.config(data, tmp_path, arch="deit_tiny_distilled_patch16_224", **keys))
