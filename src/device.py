@@ -52,6 +52,8 @@ _LAUNCHERS = (
 _JOIN_SECONDS = 600
 # What this process has to remove, however it ends.
 _cleanup = contextlib.ExitStack()
+# Signals that `stop_on_signals` has put off.
+_put_off: list[int] = []
 
 
 def check_installation(needs: tuple[str, ...] = PACKAGES) -> None:
@@ -187,12 +189,15 @@ def versions() -> dict[str, str]:
 class StopRequest:
     """Ctrl-C and SIGTERM ask the process to stop at the next good moment; a second one ends it at once.
 
+    One that `stop_on_signals` has put off counts.
+
     Attributes:
         is_made: whether there was one.
     """
 
     def __init__(self):
-        self._made = False
+        self._made = bool(_put_off)
+        _put_off.clear()
         self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self._install()
 
@@ -222,14 +227,24 @@ class StopRequest:
 
 
 def stop_on_signals() -> None:
-    """Ctrl-C and SIGTERM end the process through `KeyboardInterrupt`, whatever a library has installed instead."""
+    """Ctrl-C and SIGTERM end the process through `KeyboardInterrupt`, whatever a library has installed instead.
+
+    In a cluster the first one is put off until there is a `StopRequest`: others would wait for one that leaves alone.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not _interrupt:
             signal.signal(number, _interrupt)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    spec = getattr(sys.modules.get("mindspore"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        # Cut off in the middle of its import, MindSpore aborts the process; nothing is being written yet.
+        print("error: interrupted, run the same command to go on", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+    if _put_off or not cluster.is_joined():
+        raise KeyboardInterrupt
+    _put_off.append(number)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,7 +283,8 @@ def serve_cluster() -> NoReturn:
 
 def leave_cluster(code: int) -> None:
     """End this process with an exit code if it has joined a cluster; alone, do nothing."""
-    if cluster.is_joined():
+    # One that a signal has kept from joining would be aborted by MindSpore, too.
+    if cluster.is_joined() or (in_cluster() and code == INTERRUPTED):
         _cleanup.close()
         cluster.leave(code)
 

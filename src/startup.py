@@ -20,6 +20,7 @@ from src.device import (
     leave_cluster,
     prepare_libraries,
     serve_cluster,
+    stop_on_signals,
 )
 from src.errors import INTERRUPTED, UserError
 
@@ -50,6 +51,7 @@ def _run(main: Callable[[list[str]], None], needs: tuple[str, ...]) -> None:
     try:
         check_installation(needs)
         prepare_libraries(verbose)
+        stop_on_signals()
         if is_scheduler():
             serve_cluster()
         main(argv)

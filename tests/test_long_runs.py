@@ -146,6 +146,22 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(ranks, number, whole_runs
     assert_same_bits(job.done(), whole_runs(ranks))
 
 
+@pytest.mark.parametrize(
+    ("ranks", "seconds"),
+    [(1, 0.8), (1, 1.5), *(pytest.param(2, seconds, marks=pytest.mark.slow) for seconds in (0.7, 1.5, 3, 4, 5, 6, 8))],
+)
+def test_a_run_that_has_hardly_begun_is_stopped_too(ranks, seconds, data, tmp_path):
+    """While it imports libraries, comes together, or compiles."""
+    job = Job(data, tmp_path, ranks, **ALL_ON | dict(save_steps=0, epochs=2000))
+    process = job.start()
+    time.sleep(seconds)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert errors.splitlines()[-1] == "error: interrupted, run the same command to go on"
+    assert not list(tmp_path.rglob(".partial*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "code", "line"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import signal
 import subprocess
@@ -31,6 +32,8 @@ _LOOK_SECONDS = 0.05
 # What another way of starting has left would contradict what ranks are told.
 _FOREIGN = ("RANK_TABLE_FILE", "MINDSPORE_HCCL_CONFIG_PATH", "MS_ROLE", "MS_NODE_ID", "OMPI_COMM_WORLD_SIZE")
 _LAST_LINES = 5
+# Seconds that ranks have to follow the first one that has stopped, which has waited until the state is saved.
+_FOLLOW_SECONDS = 10
 
 
 class RankError(UserError):
@@ -125,6 +128,7 @@ class _Processes:
         self._running: dict[int, subprocess.Popen] = {}
         self._scheduler: subprocess.Popen | None = None
         self._logs: dict[str, tuple[Path, int]] = {}
+        self._is_stopping = False
 
     def __enter__(self) -> _Processes:
         plan, common = self.plan, _common_environment(self.plan)
@@ -165,7 +169,9 @@ class _Processes:
         ended = {number: process.poll() for number, process in self._running.items()}
         for number in [number for number, returned in ended.items() if returned is not None]:
             _kill_group(self._running.pop(number))
-            self.codes[number] = exit_code(ended[number])
+            code = exit_code(ended[number])
+            # One that was just beginning had nothing to save.
+            self.codes[number] = INTERRUPTED if self._is_stopping and code == 128 + signal.SIGTERM else code
         failed = [number for number, code in self.codes.items() if code not in (0, INTERRUPTED)]
         if failed:
             self._fail(f"rank {failed[0]}", self.codes[failed[0]])
@@ -174,6 +180,7 @@ class _Processes:
 
     def stop(self) -> None:
         """Ask all ranks to end their step, save and leave; not their data workers, whom they need for it."""
+        self._is_stopping = True
         for process in self._running.values():
             process.terminate()
 
@@ -214,6 +221,7 @@ class _Processes:
 def _watch(processes: _Processes, link: JobLink, signals: _Signals) -> None:
     """Until all ranks of the job have ended well."""
     was_stopped = is_reported = False
+    first_left = math.inf
     while processes.are_running or link.is_needed:
         processes.look()
         link.check()
@@ -223,6 +231,11 @@ def _watch(processes: _Processes, link: JobLink, signals: _Signals) -> None:
             was_stopped = True
         elif signals.count > 1:
             raise UserError("job", "killed by a second signal, the last checkpoint is kept")
+        if was_stopped and INTERRUPTED in processes.codes.values():
+            first_left = min(first_left, time.monotonic())
+            if time.monotonic() > first_left + _FOLLOW_SECONDS:
+                # They were coming together, and wait for the ones that have left.
+                processes.kill()
         if not processes.are_running and not is_reported:
             link.report_done()
             is_reported = True

@@ -18,7 +18,7 @@ from src.data.build import train_batches_of
 from src.data.loader import EvalBatches, open_reader
 from src.data.sources import open_split
 from src.data.transforms import EvalTransform
-from src.device import num_ranks, open_device, rank
+from src.device import num_ranks, open_device, rank, stop_on_signals
 from src.errors import ConfigError, DataError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
@@ -55,6 +55,8 @@ def train(config: Config) -> Path:
     config = resolved(config)
     run_epochs(config.schedule)
     open_device(config.run)
+    # Importing MindSpore and joining a cluster start threads.
+    stop_on_signals()
     # The first rank alone reads weights, and writes.
     is_first, path = rank() == 0, Path(config.checkpoint.output_dir) / "ckpt_0"
     model = with_numerics(config.model, first_weights(config, path)) if is_first else config.model
