@@ -1,4 +1,7 @@
-"""Measure this project against a peer: ``python benchmark.py infer|train|data [--arch CASE,...] [--key value ...]``."""
+"""Measure this project against a peer: ``python benchmark.py infer|train|data [--arch CASE,...] [--key value ...]``.
+
+``train --breakdown True`` measures the training loop against its own bare step instead.
+"""
 
 from src.startup import run
 

@@ -4,6 +4,9 @@
     runner    starts both workers, lets them run in turns           table   medians, ratios, the printed table
     own_worker, peer_worker, serving, peers      the processes that do the work, one per side
 
+    engine_runner, engine_worker, engine_parts, engine_table
+              what train.py's loop adds to the bare step, and what options of the step cost; no peer
+
     data_runner, data_cases, data_images, own_data_worker, own_pipelines, peer_data_worker, peer_pipelines
               the same for input pipelines instead of networks
 

@@ -135,7 +135,7 @@ def summarise_engine(
     settings: BenchmarkConfig,
     options: dict[str, float],
 ) -> EngineMeasurement:
-    """Medians over the rounds, overheads within each."""
+    """Medians over the rounds, overheads within each; means of the parts, of which some cost much and seldom."""
     rounds = answer["rounds"][-settings.rounds :]
 
     def median_ms(key: str) -> float:
@@ -160,7 +160,7 @@ def summarise_engine(
         worker_cpu_ms=None if answer["worker_cpu"] is None else 1e3 * answer["worker_cpu"],
         spread=100 * spread([one["bare"] for one in rounds]),
         load_average=facts["load_average"],
-        parts_ms={part: 1e3 * statistics.median(one["parts"][part] for one in rounds) for part in PARTS},
+        parts_ms={part: 1e3 * statistics.fmean(one["parts"][part] for one in rounds) for part in PARTS},
         checkpoint_ms=median_ms("checkpoint"),
         steps_per_epoch=facts["steps_per_epoch"],
         options=options,

@@ -27,7 +27,7 @@ class EngineMeasurement:
         worker_cpu_ms: of processors in the reading processes; None where the system does not tell.
         spread: distance of the quartiles of bare_ms over the rounds, over the median: how restless the machine was.
         load_average: of the machine at the start.
-        parts_ms: of the loop, by name.
+        parts_ms: of the loop, by name, the mean over the rounds.
         checkpoint_ms: of one checkpoint.
         steps_per_epoch: updates.
         options: time of a step with each option over the plain step's.
