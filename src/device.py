@@ -198,13 +198,15 @@ class StopRequest:
     def __init__(self):
         self._made = bool(_put_off)
         _put_off.clear()
-        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # A shell's background ignores Ctrl-C: the shell passes it on as SIGTERM, and twice would be too often.
+        self._before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
         self._install()
 
     @property
     def is_made(self) -> bool:
         """Whether the process was asked."""
-        # Libraries put their own handlers in place when they start threads.
+        # Libraries put handlers of their own in place, which Python does not see.
         self._install()
         return self._made
 
@@ -215,8 +217,7 @@ class StopRequest:
 
     def _install(self) -> None:
         for number in self._before:
-            if signal.getsignal(number) != self._take:
-                signal.signal(number, self._take)
+            signal.signal(number, self._take)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self._made:
@@ -232,7 +233,7 @@ def stop_on_signals() -> None:
     In a cluster the first one is put off until there is a `StopRequest`: others would wait for one that leaves alone.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not _interrupt:
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
 

@@ -104,7 +104,9 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        # `nohup` and a shell's background have switched some off.
+        wanted = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,7 +233,7 @@ def _watch(processes: _Processes, link: JobLink, signals: _Signals) -> None:
             was_stopped = True
         elif signals.count > 1:
             raise UserError("job", "killed by a second signal, the last checkpoint is kept")
-        if was_stopped and INTERRUPTED in processes.codes.values():
+        if INTERRUPTED in processes.codes.values():
             first_left = min(first_left, time.monotonic())
             if time.monotonic() > first_left + _FOLLOW_SECONDS:
                 # They were coming together, and wait for the ones that have left.
