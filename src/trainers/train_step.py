@@ -219,13 +219,15 @@ class Updates:
 
         Args:
             batches: as many as ``accumulation``: images (B, 3, Y, X), targets (B, K), both float32; keys (B,) int32.
+                They are not copied, and not looked at once the next one is given or this has returned.
             rates_n: of the optimizer.
             control: other numbers.
         """
         numbers = Tensor(rates_n), Tensor(np.array(control, np.float32))
         if self.accumulation == 1:
             (batch,) = batches
-            return Outcome(*map(float, self.whole(*map(Tensor, batch), *numbers)))
+            return Outcome(*map(float, self.whole(*map(ms.from_numpy, batch), *numbers)))
         scale = Tensor(np.float32(control.scale / self.accumulation))
-        losses = [float(self.part(*map(Tensor, batch), scale)) for batch in batches]
+        # To read a loss is to wait until its batch is no longer needed.
+        losses = [float(self.part(*map(ms.from_numpy, batch), scale)) for batch in batches]
         return Outcome(*map(float, self.end(Tensor(np.float32(np.mean(losses))), *numbers)))

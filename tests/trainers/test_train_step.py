@@ -90,6 +90,32 @@ def test_an_overflow_leaves_everything_as_it_was(optimizer):
     assert not set(run.state()) - {name for name, array in run.state().items() if np.isfinite(array).all()}
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_may_be_overwritten_once_its_step_is_over(accumulation):
+    """Batches lie in memory that worker processes write the next ones into."""
+    kept, overwritten = Run(accumulation), Run(accumulation)
+    updates, slot = overwritten.updates, []
+
+    def in_one_slot(parts):
+        for arrays in parts:
+            slot[:] = slot or [np.empty_like(array) for array in arrays]
+            for place, array in zip(slot, arrays, strict=True):
+                place[...] = array
+            yield tuple(slot)
+
+    def update(parts, *others):
+        outcome = updates(in_one_slot(parts), *others)
+        for place in slot:
+            place[...] = np.nan if place.dtype.kind == "f" else 0
+        return outcome
+
+    update.accumulation = accumulation
+    overwritten.updates = update
+    for number in range(3):
+        assert overwritten(number) == kept(number)
+    assert_equal(overwritten.state(), kept.state())
+
+
 def test_an_overflow_clears_the_sums():
     run, plain = Run(2, scales=True), Run(2, scales=True)
     assert not np.isfinite(run(0, poison=np.nan, scale=8.0).grad_norm)
