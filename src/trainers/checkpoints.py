@@ -219,7 +219,8 @@ class RunFolder:
 
     def _require_same_run(self, checkpoint: Path) -> None:
         manifest = verified_manifest(checkpoint)
-        before, now = manifest.config, flat_config(self.config)
+        # Keys that are younger than the checkpoint had no effect then, as by their defaults.
+        before, now = flat_config(Config()) | manifest.config, flat_config(self.config)
         free = {key for section in _FREE_SECTIONS for key in type(getattr(self.config, section)).model_fields}
         bound = (now.keys() - free - _FREE_KEYS) | _BOUND_KEYS
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in sorted(bound) if before.get(key) != now[key]]

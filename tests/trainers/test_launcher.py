@@ -167,7 +167,8 @@ def test_dead_rank_ends_the_job(end, code, words, folder):
     body = f"""
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 Path(f"child{{rank}}").write_text(str(subprocess.Popen(["sleep", "60"]).pid))
-others(3)
+while not all(Path(f"child{{number}}").is_file() for number in range(3)):
+    time.sleep(0.01)
 if rank == 1:
     Path("died").write_text(str(time.time()))
     {end}
