@@ -40,7 +40,14 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """The directory of a run that nothing has cut off."""
-    return Job(data, tmp_path_factory.mktemp("whole"), **FLAGS).done()
+    return done_here(Job(data, tmp_path_factory.mktemp("whole"), **FLAGS))
+
+
+def done_here(job: Job) -> Path:
+    """Do a job of one rank in this process, which is faster; its run directory."""
+    code, _, errors = command("train", *job.words[2:])
+    assert code == 0, errors
+    return job.run
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -68,9 +75,13 @@ def as_a_user() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_full_disk_keeps_what_was_saved(ranks, data, tmp_path, request):
+def test_a_full_disk_keeps_what_was_saved(ranks, whole, data, tmp_path):
+    # A run of another number of ranks goes on, too.
     job = Job(data, tmp_path, ranks, **FLAGS)
-    assert Job(data, tmp_path, ranks, stop_after=4, **FLAGS).ended().returncode == 75
+    shutil.copytree(whole, job.run)
+    newest = last_checkpoint(job.run)
+    newest.unlink()
+    newest.with_suffix(".json").unlink()
     before = contents(job.run)
     full = job.ended(preexec_fn=on_a_small_disk)
     assert full.returncode == 1
@@ -80,10 +91,10 @@ def test_a_full_disk_keeps_what_was_saved(ranks, data, tmp_path, request):
     assert len(others) == ranks - 1
     checkpoints = {name: content for name, content in before.items() if "ckpt" in name or name.startswith("vit")}
     assert checkpoints.items() <= contents(job.run).items()
-    assert verified_manifest(last_checkpoint(job.run)).step == job.saved_step() == 4
+    assert verified_manifest(last_checkpoint(job.run)).step == job.saved_step() == 59
     assert not list(job.run.rglob(".partial*"))
     if ranks == 1:
-        assert_same_run(job.done(), request.getfixturevalue("whole"))
+        assert_same_run(done_here(job), whole)
 
 
 @pytest.mark.slow
@@ -154,7 +165,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(
-    "damage", [name if name in {"empty", "flipped"} else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES]
+    "damage", [name if name == "flipped" else pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES]
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(damage, whole, data, tmp_path):
     job = Job(data, tmp_path, **FLAGS)
@@ -185,14 +196,26 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(damage, whole,
 # Ranks
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_killed_rank_ends_the_job_at_once_and_leaves_nothing(number, data, tmp_path):
+def wait_for_plan(job: Job) -> None:
+    """Until the first rank has said what it is going to do; it is compiling then."""
+    log, deadline = job.folder / "train_parallel0" / "log.txt", time.monotonic() + 120
+    while not log.exists() or "begin train" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "updates"),
+    [(1, 0), *(pytest.param(number, 4, marks=pytest.mark.slow) for number in (0, 1))],
+)
+def test_a_killed_rank_ends_the_job_at_once_and_leaves_nothing(number, updates, data, tmp_path):
     job = Job(data, tmp_path, 2, **FLAGS | dict(num_parallel_workers=1, epochs=200))
     process = job.start()
-    job.wait_for(4, process)
+    wait_for_plan(job)
+    job.wait_for(updates, process)
     family = psutil.Process(process.pid).children(recursive=True)
-    # Two ranks with a worker each, the scheduler and its child.
-    assert len(family) >= 6
+    # Two ranks, the scheduler and its child.
+    assert len(family) >= 4
     job.rank_processes(process)[number].kill()
     started = time.monotonic()
     _, errors = process.communicate(timeout=30)
@@ -201,7 +224,8 @@ def test_a_killed_rank_ends_the_job_at_once_and_leaves_nothing(number, data, tmp
     log = f"its log is train_parallel{number}/log.txt"
     assert errors.splitlines()[-1] == f"error: rank {number}: ended with exit code 137, so the job ends; {log}"
     assert_gone(family)
-    assert verified_manifest(last_checkpoint(job.run)).step >= 4
+    if updates:
+        assert verified_manifest(last_checkpoint(job.run)).step >= updates
 
 
 def other_images(root: Path) -> Path:

@@ -214,12 +214,10 @@ def test_signal_lets_ranks_save(number, codes, code, folder):
         assert Path(f"train_parallel{rank}/log.txt").read_text() == "asked 15 worker None\n"
 
 
+@pytest.mark.slow
 def test_ranks_that_wait_for_one_that_has_stopped_are_ended(folder):
-    body = """
-signal.signal(signal.SIGTERM, signal.SIG_IGN if rank else signal.SIG_DFL)
-Path(f"ready{rank}").touch()
-time.sleep(60)
-"""
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN if rank else signal.SIG_DFL)\n"
+    body += "Path(f'ready{rank}').touch()\ntime.sleep(60)"
     process = start(body, "--device_num", 2)
     wait_for("ready0", "ready1")
     process.terminate()
