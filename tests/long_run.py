@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from src.trainers.checkpoints import committed_checkpoints
 from src.trainers.run_log import TIMES
 from src.weights.read import read_tensors
 from tests import small_run
@@ -102,8 +103,7 @@ def records(run: Path) -> list[dict]:
 
 def last_checkpoint(run: Path) -> Path:
     """The newest one of a run."""
-    manifests = [json.loads(path.read_text()) for path in run.glob("vit*.json")]
-    return run / max(manifests, key=lambda manifest: manifest["step"])["file"]
+    return committed_checkpoints(run)[0]
 
 
 def assert_same_bits(run: Path, other: Path) -> None:
