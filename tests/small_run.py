@@ -1,5 +1,6 @@
 """A data set and a model that train in seconds, and the commands' arguments for them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,9 @@ def write_weights(path: Path, **flags: object) -> Path:
     net = build_configured_model(resolved(config(Path(), Path(), **flags)).model)
     write_ckpt(path, values(net))
     return path
+
+
+def epoch_records(folder: Path) -> list[dict]:
+    """The records of a run directory's epochs."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == "epoch"]

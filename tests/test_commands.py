@@ -107,7 +107,6 @@ def other_val_class(root: Path) -> None:
         (one_class, "at least two class folders"),
         (empty_class, "class folders without images"),
         (other_val_class, "same class folders as train"),
-        (damage_image, "cannot be decoded"),
     ],
 )
 def test_data_is_exit_3(change, expected, data, tmp_path):
@@ -117,6 +116,19 @@ def test_data_is_exit_3(change, expected, data, tmp_path):
     assert (code, len(lines)) == (3, 1), lines
     assert expected in lines[0]
     assert not list(Path("out").rglob("*.ckpt"))
+
+
+def test_an_image_at_fault_is_exit_3_and_the_run_goes_on_once_it_is_mended(data, tmp_path):
+    copy = Path(shutil.copytree(data, tmp_path / "copy"))
+    damage_image(copy)
+    code, _, lines = command("train", *small(copy))
+    assert (code, len(lines)) == (3, 1), lines
+    assert "cannot be decoded" in lines[0]
+    assert [path.name for path in Path("out").rglob("*.ckpt")] == ["vit_tiny_patch16_2240-1_2.ckpt"]
+    shutil.copytree(data, copy, dirs_exist_ok=True)
+    code, said, _ = command("train", *small(copy))
+    assert code == 0
+    assert any("resuming after epoch 0 and 2 of 3 steps" in line for line in said)
 
 
 def test_batch_larger_than_the_data(data):

@@ -1,6 +1,5 @@
 """Fused kernels: the same numbers as without them, a cache that is found again, and what stands in their way."""
 
-import json
 import os
 from pathlib import Path
 
@@ -24,8 +23,7 @@ def train(tmp_path: Path, **flags: object) -> tuple[dict[str, float], str]:
     words = small_run.arguments(data, output, epochs=1, **flags)
     done = python(ROOT / "train.py", *words, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    records = map(json.loads, (output / "ckpt_0" / "metrics.jsonl").read_text().splitlines())
-    (row,) = [record for record in records if record["kind"] == "epoch"]
+    (row,) = small_run.epoch_records(output / "ckpt_0")
     return row, done.stdout
 
 

@@ -83,7 +83,7 @@ def test_every_backend_agrees_with_the_checkpoint(run, results, capsys):
 
 
 def test_runner_accuracy_is_the_evaluations(run, results, capsys):
-    line = json.loads((run.root / "ckpt_0" / "metrics.jsonl").read_text())
+    (line,) = small_run.epoch_records(run.root / "ckpt_0")
     postprocess(PostprocessConfig(result_dir=str(results), label_file=str(labels(run))))
     assert capsys.readouterr().out == f"Top1 acc:  {line['top1']}\nTop5 acc:  {line['top5']}\n"
 

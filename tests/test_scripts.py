@@ -1,6 +1,5 @@
 """The zoo's shell scripts, run for real on the CPU from a folder with a blank, and a run that is interrupted."""
 
-import json
 import os
 import signal
 import subprocess
@@ -68,7 +67,7 @@ def test_evaluation_prints_the_zoos_line(folder):
     best = folder / "train_standalone" / "ckpt_0" / "best.ckpt"
     ran = bash("run_eval_ascend.sh", 0, "c.yaml", best, cwd=folder)
     assert ran.returncode == 0, ran.stderr
-    line = json.loads((best.parent / "metrics.jsonl").read_text())
+    (line,) = small_run.epoch_records(best.parent)
     log = (folder / "evaluation_ascend" / "eval.log").read_text()
     assert f"'Top1-Acc': {line['top1']}, 'Top5-Acc': {line['top5']}}}\n" in log
     assert "\n=> begin eval\n" in log
@@ -81,7 +80,7 @@ def test_inference_counts_what_evaluation_counts(folder, runner):
     python(ROOT / "export.py", "--config", "c.yaml", "--pretrained", best, "--ir_version", 1, cwd=folder, check=True)
     ran = bash("run_infer_310.sh", "cct_2_3x2_32.mindir", "imagenet2012", "data/val", cwd=folder)
     assert ran.returncode == 0, ran.stderr
-    line = json.loads((best.parent / "metrics.jsonl").read_text())
+    (line,) = small_run.epoch_records(best.parent)
     assert f"Top1 acc:  {line['top1']}\nTop5 acc:  {line['top5']}\n" == (folder / "acc.log").read_text()
     assert "of infer_count 7" in (folder / "time_Result" / "test_perform_static.txt").read_text()
     assert ran.stdout.startswith(
@@ -214,5 +213,5 @@ def test_interrupted_training_goes_on(number, code, folder, tmp_path):
     ran = python(*words, cwd=folder)
     assert ran.returncode == 0, ran.stderr
     assert "=> resuming after epoch" in ran.stdout
-    epochs = [json.loads(line)["epoch"] for line in (tmp_path / "ckpt_0" / "metrics.jsonl").read_text().splitlines()]
+    epochs = [line["epoch"] for line in small_run.epoch_records(tmp_path / "ckpt_0")]
     np.testing.assert_array_equal(epochs, np.arange(1, 21))

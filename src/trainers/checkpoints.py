@@ -191,9 +191,8 @@ class RunFolder:
 
     def _newest_of_branch(self, origin: Path) -> Path | None:
         """Where this run has come to, if it went off from this file already: the same command goes on."""
-        newest = self._newest_verified()
-        is_of_it = newest and read_manifest(newest).state.get("origin") == os.fspath(origin.resolve())
-        return newest if is_of_it else None
+        branch = [read_manifest(path).state.get("origin") for path in committed_checkpoints(self.path)[:1]]
+        return self._newest_verified() if branch == [os.fspath(origin.resolve())] else None
 
     def _newest_verified(self) -> Path | None:
         for path in committed_checkpoints(self.path):
