@@ -23,7 +23,7 @@ class Replay:
 
     def __init__(self, net: nn.Cell, image_size: int, clip_norm: float | None, **config: object):
         self.net, self.optimizer = net, build_optimizer(net, OptimConfig(weight_decay=0.05, **config))
-        self.updates = Updates(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm)
+        self.updates = Updates(net, SoftTargetCrossEntropy(), self.optimizer, clip_norm=clip_norm)
         self.batch = recipe.images(image_size), recipe.soft_targets(10)
 
     def start(self) -> "Replay":

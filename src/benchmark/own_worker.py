@@ -74,7 +74,7 @@ def training(net: Any, image_BCYX: Any, num_classes: int) -> Callable[[], None]:
 
     batch_size = image_BCYX.shape[0]
     optimizer = build_optimizer(net, OptimConfig(weight_decay=0.05))
-    train_step = TrainStep(net, SoftTargetCrossEntropy(), optimizer, None)
+    train_step = TrainStep(net, SoftTargetCrossEntropy(), optimizer)
     target_BK = ms.Tensor(soft_targets(np.arange(batch_size) % num_classes, num_classes, 0.1))
     key_B = ms.Tensor(np.arange(batch_size, dtype=np.int32))
     rates_n = ms.Tensor(optimizer.rates(0, 1e-4))

@@ -27,17 +27,19 @@ def build_optimizer(net: nn.Cell, config: OptimConfig) -> Optimizer:
 
 
 class Optimizer(nn.Cell):
-    """``(gradients, rates_n) -> done``: updates the weights and moments in place.
+    """``(gradients, rates_n) -> done``: updates the weights and moments in place, by `update` of each weight.
 
     Args:
         members: what is trained; its order is that of the gradients.
         config: the recipe's constants.
+        slots: what each weight's moments are called.
 
     Attributes:
         weights: what gradients are to be taken of.
+        moments: zeros like the weights, named ``SLOT.WEIGHT``, for each slot.
     """
 
-    def __init__(self, members: list[Member], config: OptimConfig):
+    def __init__(self, members: list[Member], config: OptimConfig, slots: tuple[str, ...]):
         # Without auto_prefix the parameters keep the network's own names.
         super().__init__(auto_prefix=False)
         self.config = config
@@ -48,11 +50,14 @@ class Optimizer(nn.Cell):
         self.scales = tuple(sorted({member.scale for member in members}))
         self.layer = tuple(self.scales.index(member.scale) for member in members)
         self.num_layers = len(self.scales)
+        self.moments = tuple(
+            ParameterTuple([_zeros(f"{slot}.{member.name}", member.parameter) for member in members]) for slot in slots
+        )
         # A loop over hundreds of weights exceeds the compiler's depth of calls.
         self.map = ops.HyperMap()
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
-        """What `construct` needs of one update, counted from 0: a float32 vector."""
+        """What `update` needs in one update, counted from 0: a float32 vector."""
         raise NotImplementedError
 
     def still(self) -> np.ndarray:
@@ -61,16 +66,15 @@ class Optimizer(nn.Cell):
 
     def state(self) -> dict[str, Parameter]:
         """Moments by name, for checkpoints."""
-        raise NotImplementedError
+        return {moment.name: moment for moments in self.moments for moment in moments}
 
     def layer_rates(self, learning_rate: float) -> np.ndarray:
         """Learning rate of each distinct scale, in float64."""
         return learning_rate * np.array(self.scales)
 
-    def moments(self, prefix: str) -> ParameterTuple:
-        """Zeros like the weights, named ``PREFIX.WEIGHT``."""
-        pairs = zip(self.names, self.weights, strict=True)
-        return ParameterTuple([_zeros(f"{prefix}.{name}", weight) for name, weight in pairs])
+    def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
+        update = ops.partial(self.update, [rates_n[index] for index in range(rates_n.shape[0])])
+        return self.map(update, self.layer, self.is_decayed, self.weights, *self.moments, gradients)
 
 
 class AdamW(Optimizer):
@@ -82,8 +86,7 @@ class AdamW(Optimizer):
     """
 
     def __init__(self, members: list[Member], config: OptimConfig):
-        super().__init__(members, config)
-        self.moment1, self.moment2 = self.moments("moment1"), self.moments("moment2")
+        super().__init__(members, config, ("moment1", "moment2"))
         self.beta1, self.beta2 = config.beta
         self.adam = ops.Adam()
 
@@ -103,11 +106,6 @@ class AdamW(Optimizer):
         """Of the first moment, and of the root of the second one."""
         return 1.0 - self.beta1 ** (step + 1), (1.0 - self.beta2 ** (step + 1)) ** 0.5
 
-    def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        numbers = [rates_n[index] for index in range(2 * self.num_layers + 3)]
-        update = ops.partial(self.update, numbers)
-        return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, self.moment2, gradients)
-
     def update(
         self,
         numbers: list[Tensor],
@@ -119,15 +117,11 @@ class AdamW(Optimizer):
         gradient: Tensor,
     ) -> bool:
         """One weight."""
-        epsilon, beta1, beta2 = numbers[2 * self.num_layers :]
+        epsilon, beta1, beta2 = numbers[2 * self.num_layers : 2 * self.num_layers + 3]
         if is_decayed:
             ops.assign(weight, weight * numbers[self.num_layers + layer])
         self.adam(weight, moment1, moment2, 0.0, 0.0, numbers[layer], beta1, beta2, epsilon, gradient)
         return True
-
-    def state(self) -> dict[str, Parameter]:
-        """Moments by name, for checkpoints."""
-        return {moment.name: moment for moment in (*self.moment1, *self.moment2)}
 
 
 class AdamWeightDecay(AdamW):
@@ -146,8 +140,7 @@ class Momentum(Optimizer):
     """
 
     def __init__(self, members: list[Member], config: OptimConfig):
-        super().__init__(members, config)
-        self.accumulation = self.moments("moments")
+        super().__init__(members, config, ("moments",))
         self.nesterov = config.nesterov
         self.apply_momentum = ops.ApplyMomentum()
 
@@ -159,10 +152,6 @@ class Momentum(Optimizer):
     def still(self) -> np.ndarray:
         """No step, and a sum that neither forgets nor takes in the decay."""
         return np.array([0.0] * self.num_layers + [0.0, 1.0], np.float32)
-
-    def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        update = ops.partial(self.update, [rates_n[index] for index in range(self.num_layers + 2)])
-        return self.map(update, self.layer, self.is_decayed, self.weights, self.accumulation, gradients)
 
     def update(
         self,
@@ -186,10 +175,6 @@ class Momentum(Optimizer):
             self.apply_momentum(weight, accumulation, numbers[layer], gradient, momentum)
         return True
 
-    def state(self) -> dict[str, Parameter]:
-        """Moments by name, for checkpoints."""
-        return {moment.name: moment for moment in self.accumulation}
-
 
 class Lamb(Optimizer):
     """https://arxiv.org/abs/1904.00962 algorithm 2 with Adam's bias correction, step for step timm's Lamb.
@@ -199,8 +184,7 @@ class Lamb(Optimizer):
     """
 
     def __init__(self, members: list[Member], config: OptimConfig):
-        super().__init__(members, config)
-        self.moment1, self.moment2 = self.moments("moment1"), self.moments("moment2")
+        super().__init__(members, config, ("moment1", "moment2"))
         self.beta1, self.beta2 = config.beta
         self.weight_decay, self.eps = config.weight_decay, config.eps
         self.norm = GlobalNorm()
@@ -214,10 +198,6 @@ class Lamb(Optimizer):
     def still(self) -> np.ndarray:
         """No step, and moments that forget nothing."""
         return np.array([0.0] * self.num_layers + [1.0] * 4, np.float32)
-
-    def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        update = ops.partial(self.update, [rates_n[index] for index in range(self.num_layers + 4)])
-        return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, self.moment2, gradients)
 
     def update(
         self,
@@ -248,17 +228,12 @@ class Lamb(Optimizer):
         both = ops.logical_and(weight_norm > 0.0, step_norm > 0.0)
         return ops.select(both, weight_norm / step_norm, ops.ones_like(weight_norm))
 
-    def state(self) -> dict[str, Parameter]:
-        """Moments by name, for checkpoints."""
-        return {moment.name: moment for moment in (*self.moment1, *self.moment2)}
-
 
 class Lion(Optimizer):
     """Sign of an interpolated momentum, https://arxiv.org/abs/2302.06675 algorithm 2, step for step timm's Lion."""
 
     def __init__(self, members: list[Member], config: OptimConfig):
-        super().__init__(members, config)
-        self.moment1 = self.moments("moment1")
+        super().__init__(members, config, ("moment1",))
         self.beta1, self.beta2 = config.beta
 
     def rates(self, step: int, learning_rate: float) -> np.ndarray:
@@ -269,10 +244,6 @@ class Lion(Optimizer):
     def still(self) -> np.ndarray:
         """No step, no decay, and a moment that forgets nothing."""
         return np.array([0.0] * self.num_layers + [1.0] * (self.num_layers + 1), np.float32)
-
-    def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        update = ops.partial(self.update, [rates_n[index] for index in range(2 * self.num_layers + 1)])
-        return self.map(update, self.layer, self.is_decayed, self.weights, self.moment1, gradients)
 
     def update(
         self,
@@ -291,10 +262,6 @@ class Lion(Optimizer):
         ops.assign(moment1, beta2 * moment1 + (1.0 - beta2) * gradient)
         return True
 
-    def state(self) -> dict[str, Parameter]:
-        """Moments by name, for checkpoints."""
-        return {moment.name: moment for moment in self.moment1}
-
 
 class Muon(AdamW):
     """Orthogonalised momentum for the matrices before the head, AdamW for all other tensors.
@@ -308,8 +275,8 @@ class Muon(AdamW):
         super().__init__(members, config)
         self.is_matrix = tuple(member.is_matrix for member in members)
         # A matrix has one moment; its second place in the map holds the same again.
-        triples = zip(self.is_matrix, self.moment1, self.moment2, strict=True)
-        self.moment2 = tuple(moment1 if is_matrix else moment2 for is_matrix, moment1, moment2 in triples)
+        triples = zip(self.is_matrix, *self.moments, strict=True)
+        self.moments = self.moments[0], tuple(one if is_matrix else other for is_matrix, one, other in triples)
         self.nesterov = config.nesterov
         self.norm = GlobalNorm()
 
@@ -323,16 +290,11 @@ class Muon(AdamW):
         return np.concatenate([super().still(), [1.0], [0.0] * self.num_layers]).astype(np.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates_n: Tensor) -> tuple:
-        first = 2 * self.num_layers + 3
-        numbers = [rates_n[index] for index in range(first)]
-        own = [rates_n[first + index] for index in range(self.num_layers + 1)]
-        update = ops.partial(self.update_either, own, numbers)
-        kinds = self.is_matrix, self.layer, self.is_decayed
-        return self.map(update, *kinds, self.weights, self.moment1, self.moment2, gradients)
+        update = ops.partial(self.update_either, [rates_n[index] for index in range(rates_n.shape[0])])
+        return self.map(update, self.is_matrix, self.layer, self.is_decayed, self.weights, *self.moments, gradients)
 
     def update_either(
         self,
-        own: list[Tensor],
         numbers: list[Tensor],
         is_matrix: bool,
         layer: int,
@@ -345,9 +307,10 @@ class Muon(AdamW):
         """One weight, by its kind."""
         if not is_matrix:
             return self.update(numbers, layer, is_decayed, weight, moment1, moment2, gradient)
-        moment = own[0] * moment1 + gradient
-        direction = gradient + own[0] * moment if self.nesterov else moment
-        rate = own[1 + layer] * (0.2 * max(weight.shape) ** 0.5)
+        momentum, *plain = numbers[2 * self.num_layers + 3 :]
+        moment = momentum * moment1 + gradient
+        direction = gradient + momentum * moment if self.nesterov else moment
+        rate = plain[layer] * (0.2 * max(weight.shape) ** 0.5)
         kept = weight * numbers[self.num_layers + layer] if is_decayed else weight
         ops.assign(weight, kept - rate * self.orthogonal(direction))
         ops.assign(moment1, moment)

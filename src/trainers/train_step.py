@@ -62,6 +62,7 @@ class _Step(nn.Cell):
         scales: whether losses are scaled at all.
         average: follows the weights, or None.
         teacher: gives the third argument of the loss, or None.
+        sums: of the gradients of several batches, where an update has several.
     """
 
     def __init__(
@@ -69,16 +70,17 @@ class _Step(nn.Cell):
         net: nn.Cell,
         loss: nn.Cell,
         optimizer: Optimizer,
-        clip_norm: float | None,
         *,
+        clip_norm: float | None = None,
         scales: bool = False,
         average: MovingAverage | None = None,
         teacher: Teacher | None = None,
+        sums: ParameterTuple | None = None,
     ):
         # Without auto_prefix the parameters keep the network's own names.
         super().__init__(auto_prefix=False)
         self.net, self.loss, self.optimizer, self.clip_norm = net, loss, optimizer, clip_norm
-        self.scales, self.average, self.teacher = scales, average, teacher
+        self.scales, self.average, self.teacher, self.sums = scales, average, teacher, sums
         self.num_ranks = num_ranks()
         self.value_and_grad = ops.value_and_grad(self.forward, None, optimizer.weights, has_aux=True)
         self.global_norm = GlobalNorm()
@@ -148,10 +150,6 @@ class TrainStep(_Step):
 class AccumulateStep(_Step):
     """``(image_BCYX, target_BK, key_B, scale) -> loss``: adds a batch's gradients, of the scaled loss, to ``sums``."""
 
-    def __init__(self, *args: object, sums: ParameterTuple, **kwargs: object):
-        super().__init__(*args, **kwargs)
-        self.sums = sums
-
     def construct(self, image_BCYX: Tensor, target_BK: Tensor, key_B: Tensor, scale: Tensor) -> Tensor:
         (_, loss), gradients = self.value_and_grad(image_BCYX, target_BK, key_B, scale)
         return ops.depend(loss, self.map(ops.assign_add, self.sums, gradients))
@@ -159,10 +157,6 @@ class AccumulateStep(_Step):
 
 class AccumulatedUpdate(_Step):
     """``(loss, rates_n, control_3) -> (loss, grad_norm, wish)``: an update from the sums, which are then zero again."""
-
-    def __init__(self, *args: object, sums: ParameterTuple, **kwargs: object):
-        super().__init__(*args, **kwargs)
-        self.sums = sums
 
     def construct(self, loss: Tensor, rates_n: Tensor, control_3: Tensor) -> tuple:
         loss, norm, wish = self.update(loss, self.sums, rates_n, control_3)
@@ -178,39 +172,25 @@ class Updates:
     """Carries out updates of one or more batches each.
 
     Args:
-        net: see `_Step`, as are the others.
-        loss: as there.
-        optimizer: as there.
-        clip_norm: as there.
+        net: as `_Step` takes it, like the next two.
+        loss: with the teacher's logits, if there is one.
+        optimizer: holds the weights.
         accumulation: batches of an update.
-        scales: as there.
-        options: further arguments of `_Step`.
+        options: what `_Step` takes by name.
     """
 
-    def __init__(
-        self,
-        net: nn.Cell,
-        loss: nn.Cell,
-        optimizer: Optimizer,
-        clip_norm: float | None,
-        accumulation: int = 1,
-        *,
-        scales: bool = False,
-        **options: object,
-    ):
+    def __init__(self, net: nn.Cell, loss: nn.Cell, optimizer: Optimizer, accumulation: int = 1, **options: object):
         self.accumulation = accumulation
         if accumulation == 1:
-            self.whole = TrainStep(net, loss, optimizer, clip_norm, scales=scales, **options)
+            self.whole = TrainStep(net, loss, optimizer, **options)
             return
-        sums = ParameterTuple(
-            [
-                Parameter(np.zeros(weight.shape, np.float32), name=f"sum.{name}", requires_grad=False)
-                for name, weight in zip(optimizer.names, optimizer.weights, strict=True)
-            ]
+        pairs = zip(optimizer.names, optimizer.weights, strict=True)
+        options["sums"] = ParameterTuple(
+            [Parameter(np.zeros(weight.shape, np.float32), f"sum.{name}", False) for name, weight in pairs]
         )
         # The gradient of a mean is the mean of gradients: each batch's loss counts one part of so many.
-        self.part = AccumulateStep(net, loss, optimizer, clip_norm, sums=sums, scales=True, **options)
-        self.end = AccumulatedUpdate(net, loss, optimizer, clip_norm, sums=sums, scales=scales, **options)
+        self.part = AccumulateStep(net, loss, optimizer, **{**options, "scales": True})
+        self.end = AccumulatedUpdate(net, loss, optimizer, **options)
 
     def __call__(
         self, batches: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]], rates_n: np.ndarray, control: Control

@@ -29,7 +29,7 @@ class Run:
         if options.pop("averages", False):
             self.average = options["average"] = MovingAverage(self.optimizer.names, self.optimizer.weights)
         loss = SoftTargetCrossEntropy()
-        self.updates = Updates(self.net, loss, self.optimizer, clip_norm, accumulation, **options)
+        self.updates = Updates(self.net, loss, self.optimizer, accumulation, clip_norm=clip_norm, **options)
         self.applied = 0
 
     def __call__(self, update: int, *, poison: float = 0.0, **control):
@@ -175,7 +175,7 @@ def test_five_steps_with_a_teacher_equal_the_authors_code_under_torch(kind, alph
     optimizer = build_optimizer(net, OptimConfig(weight_decay=0.05))
     logits_BK = (np.random.RandomState(11).standard_normal((2, 10)) * 3).astype(np.float32)
     teacher = Teacher(Answers(logits_BK), *UNSHIFTED)
-    updates = Updates(net, DistillationLoss(kind, alpha, tau), optimizer, 5.0, teacher=teacher)
+    updates = Updates(net, DistillationLoss(kind, alpha, tau), optimizer, clip_norm=5.0, teacher=teacher)
     batch = recipe.images(DEIT.image_size), recipe.soft_targets(10), np.zeros(2, np.int32)
     outcomes = [updates([batch], optimizer.rates(step, 1e-3), Control()) for step in range(5)]
     after = {theirs: values(net)[ours].astype(np.float64) for theirs, ours in official_names(net).items()}
@@ -221,7 +221,7 @@ def test_a_teacher_stays_as_it_is_and_sees_its_own_normalisation():
     image_BCYX = recipe.images(TINY_IMAGE_SIZE)
     shifted = image_BCYX * np.float32([2.0, 1.0, 0.5])[:, None, None] + np.float32([0.0, 1.0, -1.0])[:, None, None]
     np.testing.assert_allclose(teacher(Tensor(image_BCYX)).asnumpy(), theirs(Tensor(shifted)).asnumpy(), atol=1e-6)
-    updates = Updates(mine, DistillationLoss("soft", 0.5, 1.0), optimizer, None, teacher=teacher)
+    updates = Updates(mine, DistillationLoss("soft", 0.5, 1.0), optimizer, teacher=teacher)
     updates([(image_BCYX, recipe.soft_targets(10), np.zeros(2, np.int32))], optimizer.rates(0, RATE), Control())
     assert not theirs.training
     assert_equal({name.removeprefix("teacher."): array for name, array in values(theirs).items()}, before)
