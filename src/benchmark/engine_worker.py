@@ -82,14 +82,13 @@ def open_run(trainer: Any, stack: ExitStack) -> tuple[Any, Any]:
     """The run that train.py would make of the trainer, with its parts timed; it ends with the stack."""
     from src.benchmark.engine_parts import TimedLoop
     from src.data.loader import open_reader
-    from src.trainers.checkpoints import RunFolder
-    from src.trainers.trainer import open_log, start_weights
+    from src.trainers.trainer import folder_of, open_log, start_weights
     from src.trainers.training_run import TrainingRun
 
     config, batches = trainer.config, trainer.train_batches
     path = Path(config.checkpoint.output_dir).absolute() / "ckpt_0"
     path.mkdir(parents=True)
-    folder = RunFolder(path, config, batches.source.class_names, trainer.steps_per_epoch, batches.update_size)
+    folder = folder_of(trainer, path)
     step, state = start_weights(trainer, folder)
     loop = TimedLoop(trainer)
     reader = stack.enter_context(open_reader(config.data.num_parallel_workers, batches))

@@ -1,11 +1,12 @@
-"""The training batches that a configuration describes."""
+"""The batches that a configuration describes."""
 
 from __future__ import annotations
 
-from src.data.loader import TrainBatches
+from src.data.image_source import Source
+from src.data.loader import EvalBatches, TrainBatches
 from src.data.mixup import Mixup
 from src.data.sources import open_split
-from src.data.transforms import TrainTransform
+from src.data.transforms import EvalTransform, TrainTransform
 from src.schema import AugmentConfig, Config
 
 
@@ -30,6 +31,14 @@ def train_batches_of(config: Config, rank: int = 0, num_ranks: int = 1) -> Train
         num_ranks=num_ranks,
         accumulation=config.optim.accumulation_step,
     )
+
+
+def eval_batches_of(config: Config, images: Source, rank: int = 0, num_ranks: int = 1) -> EvalBatches:
+    """All images of a source as a resolved config evaluates them; what one of several ranks sees of them."""
+    data = config.data
+    transform = EvalTransform.from_config(data, config.model.image_size)
+    given = dict(on_bad_image=data.on_bad_image, rank=rank, num_ranks=num_ranks)
+    return EvalBatches(images, transform, data.batch_size, **given)
 
 
 def mixup_of(augment: AugmentConfig, num_classes: int) -> Mixup:

@@ -122,7 +122,14 @@ class BatchReader:
                 yield _views(self._slots[name][slot], layout)
                 free.append(slot)
         except BrokenProcessPool:
+            # The pool ends what was given by itself, in a thread of its own, which cancelling would upset.
+            pending.clear()
             raise DataError("num_parallel_workers", "a worker process was killed, or ran out of memory") from None
+        except NoAnswerError:
+            pending.clear()
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise DataError("num_parallel_workers", f"no batch for {_PATIENCE:.0f} s: is the storage there?") from None
         finally:
             given = [future for work, _ in pending for future in work]
             for future in given:
@@ -144,10 +151,6 @@ class BatchReader:
         started = time.perf_counter()
         try:
             return future.result(_PATIENCE)
-        except NoAnswerError:
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise DataError("num_parallel_workers", f"no batch for {_PATIENCE:.0f} s: is the storage there?") from None
         finally:
             self.waited += time.perf_counter() - started
 

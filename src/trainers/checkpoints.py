@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,13 @@ def committed_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+class Resumed(NamedTuple):
+    """A checkpoint to go on from, and the manifest that its bytes were compared with."""
+
+    path: Path
+    manifest: Manifest
+
+
 class RunFolder:
     """One run's directory; the caller holds its lock.
 
@@ -70,7 +77,7 @@ class RunFolder:
         # further before no longer counts.
         self.branch, self.origin = 0, ""
 
-    def find_resume(self) -> Path | None:
+    def find_resume(self) -> Resumed | None:
         """The checkpoint to go on from, by the key ``resume``; None to start anew.
 
         Raises:
@@ -90,22 +97,18 @@ class RunFolder:
                     choice,
                 )
         else:
-            found = self._newest_of_branch(Path(choice)) or Path(choice)
-            if verified_manifest(found) is None:
-                raise ModelFileError(
-                    found, f"no {manifest_path(found).name} beside it, so no run to resume: use --pretrained"
-                )
+            found = self._newest_from(Path(choice)) or _named(Path(choice))
         if found is not None:
             self._require_same_run(found)
         return found
 
-    def begin(self, resumed: Path | None) -> tuple[int, dict[str, Any]]:
+    def begin(self, resumed: Resumed | None) -> tuple[int, dict[str, Any]]:
         """Write the configuration; returns the updates that are done, and what else the checkpoint says of the run."""
         header = "".join(f"# {name} {version}\n" for name, version in self.versions.items())
         write_text(self.path / "config.yaml", header + dump_config(self.config))
         if resumed is None:
             return 0, {}
-        manifest = verified_manifest(resumed)
+        manifest = resumed.manifest
         self.branch, self.origin = manifest.state.get("branch", 0), manifest.state.get("origin", "")
         choice = self.config.checkpoint.resume
         if choice != "auto" and self.origin != os.fspath(Path(choice).resolve()):
@@ -185,23 +188,27 @@ class RunFolder:
             manifest = read_manifest(old)
             if every and manifest.step % (every * manifest.steps_per_epoch) == 0:
                 continue
-            # Without its mark first: what a kill leaves half-removed does not count as a checkpoint.
-            manifest_path(old).unlink()
+            # What a kill leaves in between is a small file that says nothing of another one.
             old.unlink()
+            manifest_path(old).unlink()
 
-    def _newest_of_branch(self, origin: Path) -> Path | None:
+    def _newest_from(self, origin: Path) -> Resumed | None:
         """Where this run has come to, if it went off from this file already: the same command goes on."""
-        branch = [read_manifest(path).state.get("origin") for path in committed_checkpoints(self.path)[:1]]
-        return self._newest_verified() if branch == [os.fspath(origin.resolve())] else None
+        for path in committed_checkpoints(self.path)[:1]:
+            state = read_manifest(path).state
+            if state.get("origin") == os.fspath(origin.resolve()):
+                return self._newest_verified(state["branch"])
+        return None
 
-    def _newest_verified(self) -> Path | None:
+    def _newest_verified(self, branch: int | None = None) -> Resumed | None:
+        """Of one branch, or of all."""
         for path in committed_checkpoints(self.path):
+            if branch not in (None, read_manifest(path).state.get("branch", 0)):
+                continue
             try:
-                verified_manifest(path)
+                return Resumed(path, verified_manifest(path))
             except ModelFileError as error:
                 print(f"warning: {error}; trying the one before", file=sys.stderr)
-            else:
-                return path
         return None
 
     def _step_here(self, manifest: Manifest) -> int:
@@ -216,8 +223,8 @@ class RunFolder:
             print(f"=> going on with {there}: update {manifest.step} of the run is now update {step}")
         return step
 
-    def _require_same_run(self, checkpoint: Path) -> None:
-        manifest = verified_manifest(checkpoint)
+    def _require_same_run(self, resumed: Resumed) -> None:
+        checkpoint, manifest = resumed
         # Keys that are younger than the checkpoint had no effect then, as by their defaults.
         before, now = flat_config(Config()) | manifest.config, flat_config(self.config)
         free = {key for section in _FREE_SECTIONS for key in type(getattr(self.config, section)).model_fields}
@@ -243,6 +250,18 @@ class RunFolder:
         least = max(self.steps_per_epoch * self.update_size, manifest.steps_per_epoch * before)
         most = min((self.steps_per_epoch + 1) * self.update_size, (manifest.steps_per_epoch + 1) * before)
         return least >= most
+
+
+def _named(path: Path) -> Resumed:
+    """The file that the user names.
+
+    Raises:
+        ModelFileError: missing, damaged or not of a run.
+    """
+    manifest = verified_manifest(path)
+    if manifest is None:
+        raise ModelFileError(path, f"no {manifest_path(path).name} beside it, so no run to resume: use --pretrained")
+    return Resumed(path, manifest)
 
 
 def _place(manifest: Manifest) -> tuple[int, Fraction]:

@@ -117,6 +117,15 @@ def broadcast_from_first(array: np.ndarray) -> np.ndarray:
     return _from_words(words, array)
 
 
+def text_of_first(text: str) -> str:
+    """The first rank's text, on every rank."""
+    data = np.frombuffer(text.encode(), np.uint8)
+    length = int(broadcast_from_first(np.array([len(data)], np.int32))[0])
+    padded = np.zeros(length, np.uint8)
+    padded[: min(length, len(data))] = data[:length]
+    return broadcast_from_first(padded).tobytes().decode()
+
+
 def require_equal_on_all_ranks(digest_hex: str, what: str, error: type[UserError] = NumbersError) -> None:
     """Compare a hash with that of rank 0.
 

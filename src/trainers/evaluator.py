@@ -13,9 +13,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import require_built
-from src.data.loader import EvalBatch, EvalBatches, open_reader, read_eval
+from src.data.build import eval_batches_of
+from src.data.loader import EvalBatch, open_reader, read_eval
 from src.data.sources import open_split
-from src.data.transforms import EvalTransform
 from src.device import num_ranks, open_device, rank
 from src.errors import DataError, NumbersError
 from src.metrics import TopCounts, cross_entropy_sum, top_counts
@@ -100,9 +100,7 @@ def evaluate_checkpoint(config: Config) -> EvalResult:
     net = build_configured_model(model)
     print(f"=> loading pretrained weights from '{weights}'")
     print(load_given_weights(net, model))
-    transform = EvalTransform.from_config(data, model.image_size)
-    shares = dict(rank=rank(), num_ranks=num_ranks())
-    batches = EvalBatches(images, transform, data.batch_size, on_bad_image=data.on_bad_image, **shares)
+    batches = eval_batches_of(config, images, rank(), num_ranks())
     print("=> begin eval")
     with open_reader(data.num_parallel_workers, val=batches) as reader:
         result = evaluate(net, read_eval(reader))

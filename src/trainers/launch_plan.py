@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import random
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,8 +118,10 @@ def _table(settings: LaunchConfig) -> RankTable:
 
 def _free_port() -> int:
     # Below the ports that outgoing connections get: one of those could take it before the scheduler does.
-    while True:
-        port = random.randrange(_LOWEST_FREE, _LOWEST_OUTGOING)  # noqa: S311
+    span = _LOWEST_OUTGOING - _LOWEST_FREE
+    # Launchers that start together begin at places of their own.
+    for number in itertools.count(7 * os.getpid()):
+        port = _LOWEST_FREE + number % span
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((_LOOPBACK, port))
             return port

@@ -14,17 +14,16 @@ from typing import Any
 import numpy as np
 
 from src.config import require_built
-from src.data.build import train_batches_of
-from src.data.loader import EvalBatches, open_reader
+from src.data.build import eval_batches_of, train_batches_of
+from src.data.loader import open_reader
 from src.data.sources import open_split
-from src.data.transforms import EvalTransform
 from src.device import num_ranks, open_device, rank, stop_on_signals
-from src.errors import ConfigError, DataError
+from src.errors import ConfigError, DataError, ModelFileError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
 from src.trainers.checkpoints import RunFolder, committed_checkpoints
-from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks
+from src.trainers.collective import require_equal_on_all_ranks, text_of_first
 from src.trainers.ema import MovingAverage
 from src.trainers.losses import DistillationLoss, SoftTargetCrossEntropy
 from src.trainers.optimizers import build_optimizer
@@ -34,7 +33,7 @@ from src.trainers.run_log import RunLog
 from src.trainers.schedules import effective_rate_line, learning_rate, run_epochs
 from src.trainers.teacher import load_teacher
 from src.trainers.train_step import Updates
-from src.trainers.training_run import Trainer, TrainingRun
+from src.trainers.training_run import Trainer, TrainingRun, digest_of
 from src.weights.load import load_given_weights
 from src.weights.manifest import flat_config
 from src.weights.numerics import with_numerics
@@ -67,9 +66,7 @@ def train(config: Config) -> Path:
     with locked(path) if is_first else contextlib.nullcontext():
         folder = None
         if is_first:
-            batches = trainer.train_batches
-            class_names, per_epoch = batches.source.class_names, trainer.steps_per_epoch
-            folder = RunFolder(path, config, class_names, per_epoch, batches.update_size)
+            folder = folder_of(trainer, path)
         step, state = start_weights(trainer, folder)
         print_plan(trainer, step)
         with (
@@ -98,14 +95,11 @@ def build_trainer(config: Config) -> Trainer:
         DataError: images that are missing or do not fit.
         ConfigError: a model that cannot be.
     """
-    model, data, optim, run, distill = config.model, config.data, config.optim, config.run, config.distill
+    model, optim, distill = config.model, config.optim, config.distill
     train_batches = train_batches_of(config, rank(), num_ranks())
     val_batches = None
-    if run.do_val:
-        val_images = open_split(data, "val", model.num_classes)
-        eval_transform = EvalTransform.from_config(data, model.image_size)
-        shares = dict(rank=rank(), num_ranks=num_ranks())
-        val_batches = EvalBatches(val_images, eval_transform, data.batch_size, on_bad_image=data.on_bad_image, **shares)
+    if config.run.do_val:
+        val_batches = eval_batches_of(config, open_split(config.data, "val", model.num_classes), rank(), num_ranks())
     print(f"==> Creating model '{model.arch}'")
     net = build_configured_model(model)
     optimizer = build_optimizer(net, optim)
@@ -127,15 +121,16 @@ def build_trainer(config: Config) -> Trainer:
         average=average,
         teacher=teacher,
     )
-    return Trainer(config, net, optimizer, average, updates, train_batches, val_batches)
+    return Trainer(config, net, optimizer, average, teacher, updates, train_batches, val_batches)
 
 
 def require_one_job(trainer: Trainer) -> None:
-    """Make sure that all ranks have the same settings and the same images.
+    """Make sure that all ranks have the same settings, images and teacher.
 
     Raises:
         ConfigError: other settings.
         DataError: other images.
+        ModelFileError: a teacher of other weights.
     """
     if num_ranks() == 1:
         return
@@ -148,6 +143,15 @@ def require_one_job(trainer: Trainer) -> None:
     for name in source.paths:
         digest.update(os.fsencode(name) + b"\0")
     require_equal_on_all_ranks(digest.hexdigest(), "training images", DataError)
+    if trainer.teacher is not None:
+        digest_hex = digest_of(dict(trainer.teacher.parameters_and_names()))
+        require_equal_on_all_ranks(digest_hex, "teacher's weights", ModelFileError)
+
+
+def folder_of(trainer: Trainer, path: Path) -> RunFolder:
+    """The directory of a run."""
+    batches = trainer.train_batches
+    return RunFolder(path, trainer.config, batches.source.class_names, trainer.steps_per_epoch, batches.update_size)
 
 
 def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict[str, Any]]:
@@ -164,7 +168,7 @@ def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict
     if folder is not None:
         found = folder.find_resume()
         if found is not None:
-            trainer.restore(found)
+            trainer.restore(found.path)
         elif model.pretrained is not None:
             print(f"=> loading pretrained weights from '{model.pretrained}'")
             print(load_given_weights(trainer.net, model, reset_head=model.reset_head))
@@ -175,19 +179,10 @@ def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict
         if found is not None:
             epoch, step_in_epoch = divmod(step, per_epoch)
             place = f"epoch {epoch}" + (f" and {step_in_epoch} of {per_epoch} steps" if step_in_epoch else "")
-            print(f"=> resuming after {place} from '{found}'")
+            print(f"=> resuming after {place} from '{found.path}'")
     trainer.share_from_first()
     step, state = json.loads(text_of_first(json.dumps([step, state])))
     return step, state
-
-
-def text_of_first(text: str) -> str:
-    """The first rank's text, on every rank."""
-    data = np.frombuffer(text.encode(), np.uint8)
-    length = int(broadcast_from_first(np.array([len(data)], np.int32))[0])
-    padded = np.zeros(length, np.uint8)
-    padded[: min(length, len(data))] = data[:length]
-    return broadcast_from_first(padded).tobytes().decode()
 
 
 def open_log(trainer: Trainer, path: Path, step: int, state: dict[str, Any], workers: int) -> RunLog:

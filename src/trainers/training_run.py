@@ -31,6 +31,7 @@ from src.trainers.precision import LossScale
 from src.trainers.run_log import RunLog
 from src.trainers.schedules import learning_rate, run_epochs
 from src.trainers.step_record import StepRecord
+from src.trainers.teacher import Teacher
 from src.trainers.train_step import Control, Updates
 from src.weights.read import read_tensors
 
@@ -43,6 +44,7 @@ class Trainer:
     net: nn.Cell
     optimizer: Optimizer
     average: MovingAverage | None
+    teacher: Teacher | None
     updates: Updates
     train_batches: TrainBatches
     val_batches: EvalBatches | None
@@ -99,12 +101,17 @@ class Trainer:
         """
         if num_ranks() == 1:
             return
-        digest = hashlib.sha256()
-        for name, parameter in self.parameters().items():
-            array = broadcast_from_first(parameter.asnumpy())
-            parameter.set_data(Tensor(array))
-            digest.update(name.encode() + parameter.asnumpy().tobytes())
-        require_equal_on_all_ranks(digest.hexdigest(), "weights")
+        for parameter in self.parameters().values():
+            parameter.set_data(Tensor(broadcast_from_first(parameter.asnumpy())))
+        require_equal_on_all_ranks(digest_of(self.parameters()), "weights")
+
+
+def digest_of(parameters: Mapping[str, Parameter]) -> str:
+    """sha256 of names and values, in their order."""
+    digest = hashlib.sha256()
+    for name, parameter in parameters.items():
+        digest.update(name.encode() + parameter.asnumpy().tobytes())
+    return digest.hexdigest()
 
 
 class _AskedToStopError(Exception):

@@ -48,7 +48,7 @@ def test_newest_and_first_best_are_kept(folder):
 def test_resume_takes_the_newest_by_step_not_by_time(folder, tmp_path):
     newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
     (folder.path / "vit_tiny_patch16_2240-3_5.ckpt").touch()
-    assert open_folder(tmp_path).find_resume() == newest
+    assert open_folder(tmp_path).find_resume().path == newest
 
 
 def test_zoo_name_and_global_facts(folder):
@@ -69,7 +69,7 @@ def test_damaged_newest_falls_back(damage, folder, tmp_path):
     newest.write_bytes(content[: len(content) - (damage == "truncate")])
     if damage == "remove":
         manifest_path(newest).unlink()
-    assert open_folder(tmp_path).find_resume().name == "vit_tiny_patch16_2240-3_5.ckpt"
+    assert open_folder(tmp_path).find_resume().path.name == "vit_tiny_patch16_2240-3_5.ckpt"
 
 
 def test_what_a_run_goes_on_with(folder, tmp_path):
@@ -85,8 +85,8 @@ def test_a_checkpoint_inside_an_epoch(folder, tmp_path):
     assert (read_manifest(target).epoch, read_manifest(target).step) == (4, 22)
     assert verified_manifest(folder.path / "best.ckpt").epoch == 2
     again = open_folder(tmp_path)
-    assert again.find_resume() == target
-    assert again.begin(target)[0] == 22
+    assert again.find_resume().path == target
+    assert again.begin(again.find_resume())[0] == 22
 
 
 def test_updates_of_another_size(folder, tmp_path):
@@ -113,7 +113,7 @@ def test_damaged_checkpoints_of_later_updates_do_not_push_out_new_ones(folder, t
     again = open_folder(tmp_path)
     assert again.find_resume() is None
     run_epochs(again, {1: 0.5, 2: 0.25, 3: 0.25})
-    assert open_folder(tmp_path).find_resume().name == "vit_tiny_patch16_2240-3_5.ckpt"
+    assert open_folder(tmp_path).find_resume().path.name == "vit_tiny_patch16_2240-3_5.ckpt"
     assert epochs_in(again) == [2, 3, 4]
     run_epochs(again, {1: 0.5, 2: 0.25, 3: 0.25, 4: 0.25})
     assert epochs_in(again) == [3, 4]
@@ -123,7 +123,7 @@ def test_the_newest_of_updates_of_two_sizes_is_the_one_that_has_come_furthest(fo
     larger = open_folder(tmp_path, steps_per_epoch=2, update_size=10, batch_size=10)
     assert larger.begin(larger.find_resume())[0] == 8
     saved = larger.save({"weight": np.zeros((2, 3), np.float32)}, 9, {}, [])
-    assert larger.find_resume() == saved
+    assert larger.find_resume().path == saved
     assert sorted(path.name for path in larger.path.glob("vit*.ckpt")) == [
         f"vit_tiny_patch16_2240-{name}.ckpt" for name in ("4_5", "5_1")
     ]
@@ -133,7 +133,7 @@ def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, cap
     newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
     with pytest.raises(ConfigError, match=r"base_lr 0.01 -> 0.5"):
         open_folder(tmp_path, base_lr=0.5).find_resume()
-    assert open_folder(tmp_path, base_lr=0.5, resume=newest).find_resume() == newest
+    assert open_folder(tmp_path, base_lr=0.5, resume=newest).find_resume().path == newest
     assert capsys.readouterr().err == "warning: going on with another setting: base_lr 0.01 -> 0.5\n"
 
 
@@ -146,12 +146,26 @@ def test_a_run_that_went_back_goes_on_from_there(folder, tmp_path):
     assert again.begin(again.find_resume())[0] == 15
     target = again.save({"weight": np.zeros((2, 3), np.float32)}, 16, {}, epochs)
     assert target.exists()
-    assert open_folder(tmp_path).find_resume() == target
+    assert open_folder(tmp_path).find_resume().path == target
     # The same command goes on, and does not begin at the file again.
     third = open_folder(tmp_path, **flags)
-    assert third.find_resume() == target
-    assert third.begin(target)[0] == 16
+    assert third.find_resume().path == target
+    assert third.begin(again.find_resume())[0] == 16
     assert third.branch == again.branch == 1
+
+
+def test_a_run_that_went_back_and_lost_its_own_begins_there_again(folder, tmp_path, capsys):
+    named = folder.path / "vit_tiny_patch16_2240-3_5.ckpt"
+    flags = dict(resume=named, keep_checkpoint_max=3)
+    again = open_folder(tmp_path, **flags)
+    again.begin(again.find_resume())
+    target = again.save({"weight": np.zeros((2, 3), np.float32)}, 16, {}, [])
+    target.write_bytes(b"damaged")
+    third = open_folder(tmp_path, **flags)
+    assert third.find_resume().path == named
+    assert "is damaged" in capsys.readouterr().err
+    assert third.begin(third.find_resume())[0] == 15
+    assert third.branch == 2
 
 
 def test_an_epoch_that_was_not_evaluated_is_not_the_best(folder):
