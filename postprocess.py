@@ -6,8 +6,7 @@ from src.startup import run
 def main(argv: list[str]) -> None:
     """Read the flags, print top-1 and top-5."""
     from src.config import load_flags
-    from src.deploy.results import postprocess
-    from src.schema import PostprocessConfig
+    from src.deploy.results import PostprocessConfig, postprocess
 
     postprocess(load_flags(PostprocessConfig, "postprocess", argv))
 

@@ -337,49 +337,6 @@ class Config(BaseModel):
     verify: VerifyConfig = VerifyConfig()
 
 
-class PreprocessConfig(Section):
-    """Images to the C++ runner's float32 files; or --check DATA [--set KIND]; or --preview FILE.png --config YAML."""
-
-    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
-    data_path: str = Field(description="folder of class folders; cifar10: the authors' folder or its parent")
-    model_info: Path = Field(None, description="the .json beside the exported model: its resize, crop, mean and std")
-    output_path: str = Field("./preprocess_Result", description="folder to write")
-    strict: bool = Field(False, description="an unreadable image ends the run")
-
-
-class CheckConfig(Section):
-    """preprocess.py --check: decode every image and list what is wrong; nothing is written."""
-
-    check: str = Field(description="folder of train and val, or of class folders; for other kinds as data_url")
-    set: Literal["ImageNet", "folder", "list", "digits", "CIFAR10", "CIFAR100", "Flowers102"] = Field(
-        "folder", description="kind of data set; ImageNet, folder and digits all mean folders of class folders"
-    )
-    num_classes: or_none(Count) = Field(None, description="list: outputs of the model that will see the labels")
-    num_parallel_workers: Annotated[int, Field(ge=0)] = Field(
-        4, description="processes that decode (at most the CPU's cores); 0: the checking process"
-    )
-    details: bool = Field(False, description="name every file, not 20 of a kind")
-
-
-class LaunchConfig(Section):
-    """distribute.py [flags] train.py [its flags]: one process per device of this server, as ranks of one job."""
-
-    rank_table_file: Path = Field(None, description="HCCL rank table (JSON); called on every server of it")
-    device_num: or_none(Count) = Field(None, description="devices of this server; without a table they are 0, 1, ...")
-    sched_port: or_none(Annotated[int, Field(ge=1024, lt=65535)]) = Field(
-        None, description="of the first server, and the next one; empty for 8118, or for a free one on one server alone"
-    )
-    log_folder: str = Field("train_parallel", description="folder of a rank, which its number is added to")
-
-
-class PostprocessConfig(Section):
-    """postprocess.py: top-1 and top-5 from the C++ runner's results."""
-
-    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
-    result_dir: str = Field("./result_Files", description="the runner's results")
-    label_file: str = Field("./preprocess_Result/imagenet_label.json", description="labels that preprocess.py wrote")
-
-
 # Another codebase's name -> ours. YAML and flags alike.
 ALIASES = {
     "lr": "base_lr",

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from src import schema
 from src.config import dump_config, leaf_sections, load_config, load_flags, require_built, sections
+from src.deploy.results import PostprocessConfig
+from src.deploy.runner_inputs import PreprocessConfig
 from src.errors import ConfigError
-from src.schema import BUILT_FOR_EVALUATION, BUILT_FOR_TRAINING, Config, PostprocessConfig, PreprocessConfig
+from src.schema import BUILT_FOR_EVALUATION, BUILT_FOR_TRAINING, Config
 from tests.oracles import SHARED, requires_oracles
 
 

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from src.benchmark.settings import BenchmarkConfig, DataBenchmarkConfig
 from src.config import sections
+from src.data.check import CheckConfig
+from src.deploy.results import PostprocessConfig
+from src.deploy.runner_inputs import PreprocessConfig
 from src.models import MODELS, SIZE_ALIASES
-from src.schema import BUILT_FOR_TRAINING, PostprocessConfig, PreprocessConfig
+from src.schema import BUILT_FOR_TRAINING
+from src.trainers.launch_plan import LaunchConfig
+from src.weights.convert_settings import ConvertConfig
 from tests.oracles import PROJECT
 
 # From below to above; a module imports from lower rows alone, and neighbours of one row never see each other.
@@ -165,8 +171,8 @@ def test_files_and_functions_stay_readable(name):
 
 
 def names_of_sections(name: str) -> set[str]:
-    """``config``, the sections' names, and variables of a file that a section is given to."""
-    found = {"config", *sections()}
+    """``config``, ``settings``, the sections' names, and variables of a file that a section is given to."""
+    found = {"config", "settings", *sections()}
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Assign):
             values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
@@ -190,10 +196,18 @@ def keys_read() -> set[str]:
     return found
 
 
+COMMAND_SECTIONS = (
+    PreprocessConfig,
+    CheckConfig,
+    PostprocessConfig,
+    LaunchConfig,
+    ConvertConfig,
+    BenchmarkConfig,
+    DataBenchmarkConfig,
+)
 KEYS = [
     *((section, key) for section, cls in sections().items() for key in cls.model_fields),
-    *(("preprocess", key) for key in PreprocessConfig.model_fields),
-    *(("postprocess", key) for key in PostprocessConfig.model_fields),
+    *((cls.__name__, key) for cls in COMMAND_SECTIONS for key in cls.model_fields),
 ]
 
 

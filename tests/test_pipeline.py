@@ -11,11 +11,10 @@ import pytest
 from src.config import load_config
 from src.deploy.exporter import export_model
 from src.deploy.model_info import read_model_info
-from src.deploy.results import postprocess
-from src.deploy.runner_inputs import preprocess
+from src.deploy.results import PostprocessConfig, postprocess
+from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.deploy.verify import verify
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError
-from src.schema import PostprocessConfig, PreprocessConfig
 from src.trainers.trainer import train
 from tests import small_run
 

@@ -8,7 +8,7 @@ import pytest
 
 from src.config import load_config, load_flags
 from src.deploy import preprocess_jobs
-from src.schema import PostprocessConfig
+from src.deploy.results import PostprocessConfig
 from src.trainers import launch_plan
 from src.weights import convert_settings
 from tests.cpp_runner import ROOT

@@ -8,23 +8,41 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 from tqdm import tqdm
 
+from src import schema
 from src.data.image_source import ImageList, Source, readable
 from src.data.inspection import Inspection, inspect_files, inspect_packed
 from src.data.listed import LIST_SUFFIXES
 from src.data.sources import is_hidden, is_image_name, open_source, walk_class
 from src.device import num_cores
 from src.errors import ConfigError, DataError
-from src.schema import CheckConfig
 
 _NUM_CLASSES = {"CIFAR10": 10, "CIFAR100": 100, "Flowers102": 102}
 _SPLITS = ("train", "val")
 _NAMED, _NAMED_COPIES = 20, 4
 _RECORD = np.dtype([("digest", np.uint64, 2), ("width", np.int32), ("height", np.int32), ("is_read", np.bool_)])
 _OTHER_FILES = "not images by their suffix, ignored"
+
+
+class CheckConfig(schema.Section):
+    """preprocess.py --check: decode every image and list what is wrong; nothing is written."""
+
+    check: str = Field(description="folder of train and val, or of class folders; for other kinds as data_url")
+    set: Literal["ImageNet", "folder", "list", "digits", "CIFAR10", "CIFAR100", "Flowers102"] = Field(
+        "folder", description="kind of data set; ImageNet, folder and digits all mean folders of class folders"
+    )
+    num_classes: schema.or_none(schema.Count) = Field(
+        None, description="list: outputs of the model that will see the labels"
+    )
+    num_parallel_workers: Annotated[int, Field(ge=0)] = Field(
+        4, description="processes that decode (at most the CPU's cores); 0: the checking process"
+    )
+    details: bool = Field(False, description="name every file, not 20 of a kind")
 
 
 @dataclass

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.config import load_config, load_flags
-from src.data.check import check
+from src.data.check import CheckConfig, check
 from src.data.preview import preview
-from src.deploy.runner_inputs import preprocess
+from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import ConfigError
-from src.schema import CONFIG_FLAGS, CheckConfig, Config, PreprocessConfig
+from src.schema import CONFIG_FLAGS, Config
 
 CHECK, PREVIEW = "--check", "--preview"
 _INPUTS = {f"--{key}" for key in PreprocessConfig.model_fields}

@@ -9,14 +9,24 @@ import json
 import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from src import schema
 from src.errors import DataError
 from src.metrics import TopCounts, top_counts
-from src.schema import PostprocessConfig
 
 _NAMED = 5
+
+
+class PostprocessConfig(schema.Section):
+    """postprocess.py: top-1 and top-5 from the C++ runner's results."""
+
+    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
+    result_dir: str = Field("./result_Files", description="the runner's results")
+    label_file: str = Field("./preprocess_Result/imagenet_label.json", description="labels that preprocess.py wrote")
 
 
 def input_names(images: list[str]) -> dict[str, str]:

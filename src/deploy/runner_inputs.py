@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
 from tqdm import tqdm
 
+from src import schema
 from src.data.image_source import Source
 from src.data.sources import list_class_folders, open_source
 from src.data.transforms import EvalTransform
@@ -20,12 +23,23 @@ from src.deploy.results import input_names
 from src.device import num_cores
 from src.errors import DataError
 from src.files import replacing, write_text
-from src.schema import PreprocessConfig
 
 LABEL_FILE, IMAGE_FOLDER = "imagenet_label.json", "img_data"
 # What the zoo's ImageNet models with ImageNet's mean share, used when no model is named.
 IMAGENET = EvalTransform(224, 0.9, "bicubic", "shorter", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NAMED = 5
+
+
+class PreprocessConfig(schema.Section):
+    """Images to the C++ runner's float32 files; or --check DATA [--set KIND]; or --preview FILE.png --config YAML."""
+
+    dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
+    data_path: str = Field(description="folder of class folders; cifar10: the authors' folder or its parent")
+    model_info: schema.Path = Field(
+        None, description="the .json beside the exported model: its resize, crop, mean and std"
+    )
+    output_path: str = Field("./preprocess_Result", description="folder to write")
+    strict: bool = Field(False, description="an unreadable image ends the run")
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,32 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from src import schema
 from src.config import load_flags
 from src.device import server_id
 from src.errors import ConfigError
-from src.schema import LaunchConfig
 from src.trainers.rank_table import Device, RankTable, Server, read_rank_table
 
 DEFAULT_PORT = 8118
 _LOOPBACK = "127.0.0.1"
 _LOWEST_FREE, _LOWEST_OUTGOING = 12000, 32000
+
+
+class LaunchConfig(schema.Section):
+    """distribute.py [flags] train.py [its flags]: one process per device of this server, as ranks of one job."""
+
+    rank_table_file: schema.Path = Field(None, description="HCCL rank table (JSON); called on every server of it")
+    device_num: schema.or_none(schema.Count) = Field(
+        None, description="devices of this server; without a table they are 0, 1, ..."
+    )
+    sched_port: schema.or_none(Annotated[int, Field(ge=1024, lt=65535)]) = Field(
+        None, description="of the first server, and the next one; empty for 8118, or for a free one on one server alone"
+    )
+    log_folder: str = Field("train_parallel", description="folder of a rank, which its number is added to")
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from types import FrameType
 from src.cluster import INTERRUPTED, die_with
 from src.device import environment, num_cores
 from src.errors import UserError
-from src.schema import LaunchConfig
 from src.trainers.job_link import JobLink
-from src.trainers.launch_plan import Plan, Rank, make_plan
+from src.trainers.launch_plan import LaunchConfig, Plan, Rank, make_plan
 
 _PROJECT = Path(__file__).parents[2]
 # Seconds for all servers to come together, as msrun's.

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.check import Report, check, list_folder, shown
+from src.data.check import CheckConfig, Report, check, list_folder, shown
 from src.data.sources import list_class_folders
 from src.errors import ConfigError, DataError
-from src.schema import CheckConfig
 from tests import small_run
 from tests.command import command
 from tests.data.bad_files import GIF, JPEG, PNG, write_bad_files

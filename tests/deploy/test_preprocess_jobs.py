@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from src.data.check import CheckConfig
 from src.deploy.preprocess_jobs import PreviewRequest, read_command_line
+from src.deploy.runner_inputs import PreprocessConfig
 from src.errors import ConfigError
-from src.schema import CheckConfig, PreprocessConfig
 from tests import small_run
 from tests.command import python
 from tests.data.images import write_cifar

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.deploy.results import input_names, postprocess, read_labels, read_logits
+from src.deploy.results import PostprocessConfig, input_names, postprocess, read_labels, read_logits
 from src.errors import DataError
-from src.schema import PostprocessConfig
 
 
 def test_equal_names_are_kept_apart():

@@ -10,9 +10,8 @@ from PIL import Image
 from src.data.transforms import EvalTransform, read_image
 from src.deploy import runner_inputs
 from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo
-from src.deploy.runner_inputs import preprocess
+from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import DataError, ModelFileError
-from src.schema import PreprocessConfig
 from tests import small_run
 from tests.data.images import cifar_labels, cifar_pixels, write_cifar
 

@@ -17,22 +17,22 @@ MANY = 400
 
 
 def main(argv: list[str]) -> None:
-    import numpy as np
-
     from src import device
-    from src.errors import NumbersError
     from src.schema import RunConfig
 
     # msrun gives all ranks the same command line.
     folder = argv[argv.index("--output_dir") + 1] if argv else os.environ["RANK_ID"]
     device.open_device(RunConfig())
+    said = {"rank": device.rank(), "size": device.num_ranks(), **means(), **sums(), **broadcasts(), **error()}
+    Path(folder, "said.json").write_text(json.dumps(said))
+
+
+def means() -> dict[str, object]:
+    import numpy as np
     from mindspore import Tensor, set_context
 
+    from src.device import rank
     from src.trainers import collective
-
-    rank, size = device.rank(), device.num_ranks()
-    random = np.random.default_rng(rank)
-    said: dict[str, object] = {"rank": rank, "size": size}
 
     def mean(arrays: list[np.ndarray]) -> str:
         cell = collective.MeanOverRanks(tuple(array.size for array in arrays))
@@ -42,22 +42,40 @@ def main(argv: list[str]) -> None:
             np.testing.assert_allclose(got, np.mean(of_ranks, axis=0), rtol=1e-6, atol=1e-7)
         return hashlib.sha256(b"".join(array.tobytes() for array in means)).hexdigest()
 
+    random = np.random.default_rng(rank())
     few = [random.standard_normal(shape).astype(np.float32) for shape in SHAPES]
     many = [random.standard_normal(2 + i % 3).astype(np.float32) for i in range(MANY)]
-    said["means"] = mean(few)
-    said["many"] = mean(many)
+    said = {"means": mean(few), "many": mean(many)}
     set_context(mode=1)
     assert mean(few) == said["means"]
     set_context(mode=0)
-    collective._BUCKET, before = 12, said["means"]
-    assert mean(few) == before
+    collective._BUCKET = 12
+    assert mean(few) == said["means"]
+    return said
 
-    counts = np.array([[2**53 - 7 * rank, -rank], [rank, 1]], np.int64)
-    said["counts"] = collective.sum_over_ranks(counts).tolist()
-    said["truths"] = collective.sum_over_ranks(np.array([True, rank == 0])).tolist()
-    said["floats"] = collective.sum_over_ranks(np.array([0.1 * (rank + 1), 1e300])).tobytes().hex()
-    said["scalar"] = collective.sum_over_ranks(np.float32(0.5)).item()
 
+def sums() -> dict[str, object]:
+    import numpy as np
+
+    from src.device import rank
+    from src.trainers.collective import sum_over_ranks
+
+    counts = np.array([[2**53 - 7 * rank(), -rank()], [rank(), 1]], np.int64)
+    return {
+        "counts": sum_over_ranks(counts).tolist(),
+        "truths": sum_over_ranks(np.array([True, rank() == 0])).tolist(),
+        "floats": sum_over_ranks(np.array([0.1 * (rank() + 1), 1e300])).tobytes().hex(),
+        "scalar": sum_over_ranks(np.float32(0.5)).item(),
+    }
+
+
+def broadcasts() -> dict[str, object]:
+    import numpy as np
+
+    from src.device import rank
+    from src.trainers import collective
+
+    random = np.random.default_rng(rank())
     collective._CHUNK = 1000
     for kind in (np.float32, np.float64, np.float16, np.int64, np.int8, np.uint8, np.bool_):
         mine = random.integers(0, 2 if kind is np.bool_ else 100, (7, 501)).astype(kind)
@@ -70,14 +88,22 @@ def main(argv: list[str]) -> None:
     noise = np.frombuffer(random.bytes(4 * 333), np.float32)
     assert collective.broadcast_from_first(noise).tobytes() == collective.of_all_ranks(noise)[0].tobytes()
     assert collective.broadcast_from_first(np.zeros((0, 3))).shape == (0, 3)
-    assert collective.broadcast_from_first(np.array(rank)).item() == 0
+    assert collective.broadcast_from_first(np.array(rank())).item() == 0
+    # Texts of several lengths, one of them empty.
+    return {"text": collective.text_of_first("rank 0: é" if rank() == 0 else "longer than that" * (rank() - 1))}
 
-    collective.require_equal_on_all_ranks("ab", "weights")
+
+def error() -> dict[str, object]:
+    from src.device import rank
+    from src.errors import NumbersError
+    from src.trainers.collective import require_equal_on_all_ranks
+
+    require_equal_on_all_ranks("ab", "weights")
     try:
-        collective.require_equal_on_all_ranks("ab" if rank == 0 else "abc", "weights after step 3")
+        require_equal_on_all_ranks("ab" if rank() == 0 else "abc", "weights after step 3")
     except NumbersError as error:
-        said["error"] = str(error)
-    Path(folder, "said.json").write_text(json.dumps(said))
+        return {"error": str(error)}
+    return {}
 
 
 run(main)

@@ -26,6 +26,7 @@ def assert_as_expected(said: list[dict]) -> None:
     assert first["truths"] == [2, 1]
     assert first["floats"] == np.array([0.1 + 0.2, 2e300]).tobytes().hex()
     assert first["scalar"] == 1.0
+    assert first["text"] == "rank 0: é"
     assert first["error"] == "weights after step 3: must be equal on all ranks. Received: rank 1 unlike rank 0"
 
 

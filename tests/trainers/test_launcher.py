@@ -13,9 +13,8 @@ import psutil
 import pytest
 
 from src.errors import ConfigError, UserError
-from src.schema import LaunchConfig
 from src.trainers.job_link import JobLink
-from src.trainers.launch_plan import divide_cores, make_plan, read_command_line
+from src.trainers.launch_plan import LaunchConfig, divide_cores, make_plan, read_command_line
 from src.trainers.launcher import exit_code, last_words
 from tests.cpp_runner import ROOT
 from tests.rank_tables import free_ports, rank_table, write
