@@ -40,6 +40,11 @@ if [[ ${SANITIZE:-0} != 0 ]]; then
   sanitize=ON
 fi
 
+# One build at a time: another one waits for it, and finds everything done.
+mkdir -p -- "$here/build"
+exec 9>"$here/build/.lock"
+if command -v flock >/dev/null; then flock 9; fi
+
 # CMake refuses what it remembers of a project that has been moved since.
 if [[ -f $build/CMakeCache.txt ]] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$here" "$build/CMakeCache.txt"; then
   rm -- "$build/CMakeCache.txt"
