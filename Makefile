@@ -2,6 +2,9 @@
 
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3.10 python3 python,$(if $(shell $(p) -c 'import sys; print(int((3, 10) <= sys.version_info < (3, 13)))' 2>/dev/null | grep 1),$(p))))
 BIN := .venv/bin
+# A process of tests takes up to 4 GB, and compiles on one core: as many as there are, up to four. JOBS=0: no others.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 4 ? n : 4 )))
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile
 SHELL_FILES := $(wildcard scripts/*.sh ascend310_infer/*.sh) .ci/run
 CXX_FILES := $(wildcard ascend310_infer/src/*.cc ascend310_infer/src/*.h)
 
@@ -15,10 +18,10 @@ demo: .venv/runtime ## train, evaluate, export, run the C++ runner and compare, 
 	@bash scripts/demo.sh
 
 test: .venv/dev ## the tests
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-all: .venv/dev ## the tests, the long ones too
-	@$(BIN)/python -m pytest -m ""
+	@$(PYTEST) -m ""
 
 check: .venv/dev ## formatting, lint, shell and C++ style
 	@$(BIN)/ruff check .

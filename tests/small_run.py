@@ -1,5 +1,6 @@
 """A data set and a model that train in seconds, and the commands' arguments for them."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def arguments(data: Path, output: Path, **flags: object) -> list[str]:
 
 def config(data: Path, output: Path, **flags: object) -> Config:
     """The configuration of such a run."""
+    # A run before it in the same test, see `forgotten_networks` of conftest.py.
+    gc.collect()
     return load_config("train", arguments(data, output, **flags))
 
 
