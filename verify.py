@@ -1,4 +1,4 @@
-"""Compare backends: ``python verify.py --config YAML --pretrained FILE --mindir_path FILE --result_dir FOLDER``."""
+"""Compare backends: ``python verify.py --config YAML --pretrained FILE --mindir FILE --onnx FILE --runner -n 512``."""
 
 from src.startup import run
 

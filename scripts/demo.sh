@@ -34,11 +34,11 @@ export_once "$out/${arch}_v1.mindir" --ir_version 1 --file_name "${arch}_v1"
 export_once "$out/$arch.onnx" --file_format ONNX
 
 heading "4/6 fetch MindSpore Lite and build the C++ runner"
-backends=(--mindir_path "$out/$arch.mindir" --onnx_path "$out/$arch.onnx")
+backends=(--mindir "$out/$arch.mindir" --onnx "$out/$arch.onnx")
 if bash scripts/fetch_mindspore_lite.sh; then
   heading "5/6 preprocess, run the C++ runner, count"
   (cd -- "$out" && DEVICE_TARGET=CPU bash "$project/scripts/run_infer_310.sh" "${arch}_v1.mindir" folder "$project/output/digits/val")
-  backends+=(--result_dir "$out/result_Files")
+  backends+=(--runner)
 else
   echo "The C++ runner is left out: its library cannot be had here (see the line above)."
 fi

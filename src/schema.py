@@ -311,12 +311,20 @@ class ExportConfig(Section):
 
 
 class VerifyConfig(Section):
-    """The exported files that verify.py compares with the checkpoint."""
+    """What verify.py compares with the checkpoint, on how many images, and how closely."""
 
-    mindir_path: Path = Field(None, description="MINDIR; its .json and its IR v1 sibling lie beside it")
-    onnx_path: Path = Field(None, description="ONNX file; empty to leave ONNX Runtime out")
-    result_dir: Path = Field(None, description="results of the C++ runner; empty to leave it out")
-    tolerance: Positive = Field(1e-4, description="largest accepted difference of a logit")
+    mindir_path: Path = Field(None, description="MINDIR file with its .json; empty to leave it out")
+    onnx_path: Path = Field(None, description="ONNX file with its .json; empty to leave ONNX Runtime out")
+    runner: bool = Field(
+        False, description="run the C++ runner, built if needed, on mindir_path or its IR version 1 in the same folder"
+    )
+    runner_threads: Count = Field(2, description="CPU threads of the C++ runner")
+    result_dir: Path = Field(None, description="results that the C++ runner left, here or on a device")
+    num_images: or_none(Count) = Field(
+        None, description="images of the val split to compare on, from all classes evenly; empty: all"
+    )
+    tolerance: Positive = Field(1e-4, description="largest accepted difference of a logit; not for int8 weights")
+    min_agreement: Probability = Field(1.0, description="smallest accepted share of the checkpoint's first classes")
 
 
 class Config(BaseModel):
@@ -355,8 +363,11 @@ ALIASES = {
     "logs_dir": "output_dir",
     "result_path": "result_dir",
     "model_path": "mindir_path",
+    "mindir": "mindir_path",
+    "onnx": "onnx_path",
+    "data_path": "data_url",
 }
-SHORT_FLAGS = {"a": "arch", "b": "batch_size", "j": "num_parallel_workers"}
+SHORT_FLAGS = {"a": "arch", "b": "batch_size", "j": "num_parallel_workers", "n": "num_images"}
 CONFIG_FLAGS = ("config", "cct_config", "tnt_config")
 # Words that the zoo uses for the same choice.
 VALUE_ALIASES = {

@@ -15,6 +15,7 @@ from src.deploy.results import PostprocessConfig, postprocess
 from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.deploy.verify import verify
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError
+from src.files import sha256
 from src.trainers.trainer import train
 from tests import small_run
 
@@ -66,19 +67,57 @@ def labels(run: Run) -> Path:
 
 
 def test_every_backend_agrees_with_the_checkpoint(run, results, capsys):
-    rows = run.verify(mindir_path=run.mindir, onnx_path=run.onnx, result_dir=results)
+    rows = run.verify(mindir=run.mindir, onnx=run.onnx, runner=True, result_dir=results)
     assert [row.backend for row in rows] == [
         "checkpoint",
         "MINDIR in MindSpore",
         "ONNX Runtime",
         "C++ runner (Lite)",
+        "C++ runner's results",
     ]
     assert all(row.images == small_run.NUM_VAL and row.agreement == 1.0 for row in rows)
     assert max(row.max_difference for row in rows) < 1e-5
+    assert rows[0].max_difference == rows[0].mean_difference == 0
+    assert all(0 < row.mean_difference <= row.max_difference for row in rows[1:])
+    assert rows[3].max_difference == rows[4].max_difference
     assert len({(row.top1, row.top5) for row in rows}) == 1
+    assert [row.ms_per_image is not None and row.ms_per_image > 0 for row in rows] == [True] * 4 + [False]
+    out = capsys.readouterr().out
+    assert "5 backends agree on 7 images within 0.0001\n" in out
+    assert len({len(line) for line in out.splitlines() if line.startswith(("backend", "ONNX"))}) == 1
+
+
+def test_programs_can_read_the_comparison(run, results):
+    rows = run.verify(mindir=run.mindir, onnx=run.onnx, runner=True, result_dir=results)
     saved = json.loads((run.root / "verify.json").read_text())
     assert [row["top1"] for row in saved["rows"]] == [row.top1 for row in rows]
-    assert "4 backends agree on 7 images" in capsys.readouterr().out
+    assert (saved["accepted"], saved["images"], saved["batch_size"]) == (True, small_run.NUM_VAL, 4)
+    files = [run.best, run.mindir, run.onnx, run.mindir_v1]
+    assert [file["sha256"] for file in saved["files"][:4]] == [sha256(path) for path in files]
+    assert [file.get("batch_size") for file in saved["files"]] == [None, 1, 3, 2, None]
+    assert {"mindspore", "numpy", "onnxruntime", "python"} <= saved["versions"].keys()
+
+
+def test_some_images_are_the_same_ones_for_every_backend(run, results, capsys):
+    rows = run.verify(mindir=run.mindir_v1, runner=True, result_dir=results, num_images=4)
+    assert [row.backend for row in rows] == ["checkpoint", "C++ runner (Lite)", "C++ runner's results"]
+    assert {row.images for row in rows} == {4}
+    assert max(row.max_difference for row in rows) < 1e-5
+
+
+def test_quantized_weights_are_judged_by_classes(run, results, tmp_path, capsys):
+    for path in (run.mindir, run.root / "cct_2_3x2_32.json"):
+        shutil.copy(path, tmp_path)
+    described = tmp_path / "cct_2_3x2_32.json"
+    info = json.loads(described.read_text())
+    described.write_text(json.dumps(info | {"quantization": "int8"}))
+    flags = {"mindir": tmp_path / run.mindir.name, "tolerance": 1e-12, "min_agreement": 0.5}
+    rows = run.verify(**flags)
+    assert [row.quantization for row in rows] == [None, "int8"]
+    assert "within 1e-12; MINDIR in MindSpore: on 50.00% of the first classes or more\n" in capsys.readouterr().out
+    with pytest.raises(NumbersError, match="C\\+\\+ runner's results by"):
+        run.verify(**flags, result_dir=results)
+    assert not json.loads((run.root / "verify.json").read_text())["accepted"]
 
 
 def test_runner_accuracy_is_the_evaluations(run, results, capsys):
@@ -100,7 +139,7 @@ def test_a_result_that_differs_fails(run, results, tmp_path):
     path = next(changed.rglob("*_0.bin"))
     logits = np.fromfile(path, np.float32)
     (logits + np.float32(2e-4)).tofile(path)
-    with pytest.raises(NumbersError, match="C\\+\\+ runner"):
+    with pytest.raises(NumbersError, match=r"C\+\+ runner's results by 2\.0"):
         run.verify(result_dir=changed)
 
 
@@ -135,6 +174,22 @@ def test_other_preprocessing_is_refused(run):
 def test_version_1_is_not_for_mindspore(run):
     with pytest.raises(ModelFileError, match="IR version 3"):
         run.verify(mindir_path=run.mindir_v1)
+
+
+def test_the_runner_wants_version_1(run, tmp_path):
+    for path in (run.mindir, run.root / "cct_2_3x2_32.json"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "other.mindir").write_bytes(b"has no description")
+    with pytest.raises(ModelFileError, match=r"cct_2_3x2_32\.mindir: has no MINDIR of IR version 1"):
+        run.verify(mindir=tmp_path / run.mindir.name, runner=True)
+    with pytest.raises(ConfigError, match="runner: needs mindir_path"):
+        run.verify(onnx=run.onnx, runner=True)
+
+
+@pytest.mark.parametrize(("key", "file"), [("onnx", "mindir"), ("mindir", "onnx")])
+def test_files_in_each_others_place(key, file, run):
+    with pytest.raises(ModelFileError, match=r"runs? .*Received: (MINDIR|ONNX)"):
+        run.verify(**{key: getattr(run, file)})
 
 
 def test_nothing_to_compare(run):

@@ -59,6 +59,8 @@ class ModelInfo(BaseModel):
     sha256: str
     file_format: Literal["MINDIR", "ONNX"]
     ir_version: int | None
+    # How the weights are stored; None for float32.
+    quantization: Literal["int8"] | None = None
     num_classes: int
     class_names: list[str] | None
     input: InputInfo
@@ -95,6 +97,30 @@ def read_model_info(path: Path) -> ModelInfo:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"
         raise ModelFileError(path, f"is not the description of an exported model: {where}: {first['msg']}") from None
+
+
+def version_1_of(model_file: Path, info: ModelInfo) -> Path:
+    """The MINDIR of IR version 1 with the same weights: this one, or one in its folder, at best ``NAME_v1.mindir``.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    if info.ir_version == 1:
+        return model_file
+    found = [path for path in sorted(model_file.parent.glob("*.mindir")) if _is_version_1_of(path, info)]
+    if not found:
+        export = f"export.py --ir_version 1 --file_name {model_file.stem}_v1 writes it"
+        raise ModelFileError(model_file, f"has no MINDIR of IR version 1 with its weights beside it, {export}")
+    return min(found, key=lambda path: path.stem != f"{model_file.stem}_v1")
+
+
+def _is_version_1_of(path: Path, info: ModelInfo) -> bool:
+    try:
+        other = read_model_info(info_path(path))
+    except ModelFileError:
+        return False
+    wanted = (1, info.source_sha256, info.quantization)
+    return (other.ir_version, other.source_sha256, other.quantization) == wanted
 
 
 def verified_model_info(model_file: Path) -> ModelInfo:

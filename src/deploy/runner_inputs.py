@@ -15,6 +15,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from src import schema
+from src.data.cifar import CifarImages
 from src.data.image_source import Source
 from src.data.sources import list_class_folders, open_source
 from src.data.transforms import EvalTransform
@@ -89,23 +90,30 @@ def _open_class_folders(folder: Path) -> _Inputs:
     images = list_class_folders(folder)
     if set(images.class_names) <= {"train", "val", "test"}:
         raise DataError("data_path", f"must hold class folders: choose {folder / 'val'}", ", ".join(images.class_names))
-    return _Inputs(images, images.paths, images.labels)
+    return _Inputs(images, image_names(images), images.labels)
 
 
 def _open_cifar(folder: Path) -> _Inputs:
-    """CIFAR-10's test images; the names are the same in both of its versions."""
+    """CIFAR-10's test images."""
     try:
         images = open_source("CIFAR10", str(folder), "val", 10)
     except DataError as error:
         # This command's flag has another name than the config's key.
         raise DataError("data_path", error.lines[0].removeprefix("data_url: ")) from None
+    return _Inputs(images, image_names(images), images.labels)
+
+
+def image_names(images: Source) -> Sequence[str]:
+    """What the label file calls these images: the paths of files; of CIFAR's the same names in both of its versions."""
+    if not isinstance(images, CifarImages):
+        return images.paths
     names = []
     for path, label in zip(images.paths, images.labels, strict=True):
         file, _, row = path.partition("#")
         # Class names are from a file of the data set: they must not lead out of the folder.
         class_folder = re.sub(r"[^\w -]", "_", images.class_names[label])
         names.append(f"{class_folder}/{Path(file).stem}_{row}")
-    return _Inputs(images, names, images.labels)
+    return names
 
 
 def _with_labels_of(images: _Inputs, class_names: list[str] | None, num_classes: int) -> _Inputs:

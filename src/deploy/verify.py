@@ -1,34 +1,50 @@
 """Proof that every backend gives the checkpoint's answers: the same images through each, logits compared.
 
-Shape letters: B batch, N images, K classes.
+Shape letters: N images, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from src.config import require_built
 from src.data.loader import EvalBatches, open_reader, read_eval
 from src.data.sources import open_split
+from src.data.subset import Subset, spread
 from src.data.transforms import EvalTransform
-from src.deploy.model_info import ModelInfo, verified_model_info
+from src.deploy.backends import Answers, Backend, CallBackend, mindir_backend, onnx_backend
+from src.deploy.cpp_runner import CppRunner
+from src.deploy.model_info import ModelInfo, verified_model_info, version_1_of
 from src.deploy.results import read_logits
-from src.device import open_device
+from src.deploy.runner_inputs import image_names
+from src.device import open_device, package_version, versions
 from src.errors import ConfigError, ModelFileError, NumbersError
-from src.files import write_json
+from src.files import sha256, write_json
 from src.metrics import top_counts
 from src.models import build_configured_model, resolved
-from src.schema import BUILT_FOR_EVALUATION, Config
+from src.schema import BUILT_FOR_EVALUATION, Config, VerifyConfig
 from src.weights.load import given_weights, load_given_weights
 from src.weights.numerics import with_numerics
 
-Backend = Callable[[np.ndarray], np.ndarray]
+CHECKPOINT, MINDIR, ONNX, RUNNER = "checkpoint", "MINDIR in MindSpore", "ONNX Runtime", "C++ runner (Lite)"
+# Of a run that is over, maybe on a device.
+RESULTS = "C++ runner's results"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file, and the backend that is to run it."""
+
+    backend: str
+    path: Path
+    info: ModelInfo
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,9 @@ class Row:
         top5: share of right answers among the first five.
         agreement: share of images with the checkpoint's first class.
         max_difference: largest absolute difference of a logit.
+        mean_difference: mean absolute difference of the logits.
+        ms_per_image: milliseconds, the median over batches; None where it did not run here.
+        quantization: how the weights are stored, None for float32.
     """
 
     backend: str
@@ -50,131 +69,175 @@ class Row:
     top5: float
     agreement: float
     max_difference: float
+    mean_difference: float
+    ms_per_image: float | None
+    quantization: str | None
+
+    def is_accepted(self, limits: VerifyConfig) -> bool:
+        """Whether it is as close as wanted; rounded weights are judged by the classes that they lead to."""
+        is_close = self.quantization is not None or self.max_difference <= limits.tolerance
+        return is_close and self.agreement >= limits.min_agreement
 
 
 def verify(config: Config) -> list[Row]:
-    """Run the val split through the checkpoint and every exported form that is given; print and save the table.
+    """Run images of the val split through the checkpoint and every form that is given; print and save the table.
 
     Raises:
-        ConfigError: nothing to compare with.
-        NumbersError: a backend that differs by more than ``tolerance``, or names another class for an image.
+        ConfigError: nothing to compare with, or a C++ runner that cannot be built here.
+        NumbersError: a backend that differs by more than ``tolerance``, or names another class too often.
         DataError: missing images, or results of the C++ runner that are missing or damaged.
         ModelFileError: a file that is missing, damaged, or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
     config = resolved(config)
-    model, data, run, wanted = config.model, config.data, config.run, config.verify
-    if not (wanted.mindir_path or wanted.onnx_path or wanted.result_dir):
-        raise ConfigError("verify", "needs something to compare with", None, "--mindir_path, --onnx_path, --result_dir")
-    weights = given_weights(model)
-    images = open_split(data, "val", model.num_classes)
-    open_device(run)
-    model = with_numerics(model, weights)
-    net = build_configured_model(model)
-    print(load_given_weights(net, model))
-    backends: dict[str, Backend] = {"checkpoint": lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy()}
-    infos = [verified_model_info(Path(path)) for path in (wanted.mindir_path, wanted.onnx_path) if path]
-    transform = _one_transform(config, infos)
-    if wanted.mindir_path:
-        backends["MINDIR in MindSpore"] = mindir_backend(Path(wanted.mindir_path))
-    if wanted.onnx_path:
-        backends["ONNX Runtime"] = onnx_backend(Path(wanted.onnx_path))
-    logits = run_backends(backends, EvalBatches(images, transform, data.batch_size), data.num_parallel_workers)
-    if wanted.result_dir:
-        logits["C++ runner (Lite)"] = read_logits(Path(wanted.result_dir), list(images.paths))
-    rows = compare(logits, np.array(images.labels))
+    limits = config.verify
+    weights = given_weights(config.model)
+    files = _exported_files(limits)
+    transform = _one_transform(config, files)
+    split = open_split(config.data, "val", config.model.num_classes)
+    images = Subset(split, spread(split.labels, limits.num_images))
+    stored = {}
+    if limits.result_dir:
+        logits_NK = read_logits(Path(limits.result_dir), list(image_names(split)))
+        stored[RESULTS] = Answers(logits_NK[list(images.indices)])
+    batches = EvalBatches(images, transform, config.data.batch_size)
+    answers = _computed(config, weights, files, batches) | stored
+    rows = compare(answers, np.array(images.labels))
     print(format_table(rows))
-    target = Path(config.checkpoint.output_dir) / "verify.json"
-    write_json(target, {"weights": str(weights), "tolerance": wanted.tolerance, "rows": [asdict(row) for row in rows]})
-    bad = [row for row in rows if row.max_difference > wanted.tolerance or row.agreement < 1.0]
+    bad = [row for row in rows if not row.is_accepted(limits)]
+    facts = {"accepted": not bad, "images": len(images), "rows": [asdict(row) for row in rows]}
+    write_json(Path(config.checkpoint.output_dir) / "verify.json", facts | _record(config, weights, files, answers))
     if bad:
         names = ", ".join(f"{row.backend} by {row.max_difference:.2e}, agreement {row.agreement:.2%}" for row in bad)
-        raise NumbersError("verify", f"differs from the checkpoint by more than {wanted.tolerance:g}", names)
-    print(f"=> verify success: {len(rows)} backends agree on {rows[0].images} images within {wanted.tolerance:g}")
+        rule = f"differs from the checkpoint by more than {limits.tolerance:g}, or in more than "
+        raise NumbersError("verify", f"{rule}{1 - limits.min_agreement:.2%} of the first classes", names)
+    print(f"=> verify success: {len(rows)} backends agree on {len(images)} images {_limits_of(rows, limits)}")
     return rows
 
 
-def run_backends(backends: dict[str, Backend], batches: EvalBatches, workers: int) -> dict[str, np.ndarray]:
-    """Logits (N, K) of every backend over all images."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in backends}
-    with open_reader(workers, val=batches) as reader:
-        for batch in read_eval(reader):
-            real = int(np.count_nonzero(~batch.is_padding_B))
-            for name, backend in backends.items():
-                parts[name].append(backend(batch.image_BCYX)[:real])
-    return {name: np.concatenate(found) for name, found in parts.items()}
+def _exported_files(limits: VerifyConfig) -> list[Exported]:
+    """What is to run, none of it damaged; a MINDIR of IR version 1 is for the C++ runner alone."""
+    if not (limits.mindir_path or limits.onnx_path or limits.result_dir):
+        raise ConfigError("verify", "needs something to compare with", None, "--mindir_path, --onnx_path, --result_dir")
+    if limits.runner and not limits.mindir_path:
+        raise ConfigError("runner", "needs mindir_path: the MINDIR to run, or the one beside it of IR version 1")
+    files = []
+    for backend, name in ((MINDIR, limits.mindir_path), (ONNX, limits.onnx_path)):
+        if name:
+            files.append(Exported(backend, Path(name), verified_model_info(Path(name))))
+    if limits.runner:
+        given = files[0]
+        path = version_1_of(given.path, given.info)
+        files.append(Exported(RUNNER, path, verified_model_info(path)))
+        if path == given.path:
+            files.remove(given)
+    return files
 
 
-def mindir_backend(path: Path) -> Backend:
-    """A MINDIR of IR version 3, run by MindSpore at the batch size it was exported with.
-
-    Raises:
-        ModelFileError: another format, or an IR version that MindSpore does not run.
-    """
-    info = verified_model_info(path)
-    if info.file_format != "MINDIR" or info.ir_version != 3:
-        received = f"{info.file_format}, IR version {info.ir_version}"
-        raise ModelFileError(path, "MindSpore runs MINDIR files of IR version 3", received)
-    net = nn.GraphCell(ms.load(str(path)))
-    return in_chunks(lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy(), info.input.shape[0])
+def _one_transform(config: Config, files: list[Exported]) -> EvalTransform:
+    """The transform of the config, which the exported files must have been made for too."""
+    transform = EvalTransform.from_config(config.data, config.model.image_size)
+    for one in files:
+        info = one.info.transform
+        if info.transform() != transform:
+            differing = {k: v for k, v in transform.as_dict().items() if getattr(info, k) != v}
+            raise ModelFileError(one.path, "was exported for other preprocessing than the config's", differing)
+    return transform
 
 
-def onnx_backend(path: Path) -> Backend:
-    """An ONNX file, run by ONNX Runtime at the batch size it was exported with."""
-    import onnxruntime
-
-    info = verified_model_info(path)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return in_chunks(lambda image_BCYX: session.run(None, {name: image_BCYX})[0], info.input.shape[0])
-
-
-def in_chunks(backend: Backend, size: int) -> Backend:
-    """A backend of a fixed batch size for any number of images; the last call is filled up with zeros."""
-
-    def run(image_BCYX: np.ndarray) -> np.ndarray:
-        B = len(image_BCYX)
-        filling = np.zeros((-B % size, *image_BCYX.shape[1:]), np.float32)
-        filled = np.concatenate([image_BCYX, filling])
-        return np.concatenate([backend(filled[first : first + size]) for first in range(0, len(filled), size)])[:B]
-
-    return run
+def _computed(config: Config, weights: Path, files: list[Exported], batches: EvalBatches) -> dict[str, Answers]:
+    """The answers of the checkpoint and of every file, for all images."""
+    open_device(config.run)
+    model = with_numerics(config.model, weights)
+    net = build_configured_model(model)
+    print(load_given_weights(net, model))
+    backends: dict[str, Backend] = {CHECKPOINT: CallBackend(lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy())}
+    with tempfile.TemporaryDirectory() as folder:
+        for one in files:
+            backends[one.backend] = _open(one, config.verify, batches, Path(folder))
+        with open_reader(config.data.num_parallel_workers, val=batches) as reader:
+            for batch in read_eval(reader):
+                count = int(np.count_nonzero(~batch.is_padding_B))
+                for backend in backends.values():
+                    backend.add(batch.image_BCYX, count)
+        return {name: backend.answers() for name, backend in backends.items()}
 
 
-def compare(logits: dict[str, np.ndarray], label_N: np.ndarray) -> list[Row]:
+def _open(one: Exported, settings: VerifyConfig, batches: EvalBatches, folder: Path) -> Backend:
+    if one.backend == MINDIR:
+        return mindir_backend(one.path, one.info)
+    if one.backend == ONNX:
+        return onnx_backend(one.path, one.info)
+    runner = CppRunner(one.path, settings.runner_threads, folder, one.info.quantization)
+    runner.reserve(len(batches.source), 3 * 4 * batches.transform.image_size**2)
+    return runner
+
+
+def compare(answers: dict[str, Answers], label_N: np.ndarray) -> list[Row]:
     """One row per backend; the first one is the reference.
 
     Raises:
-        NumbersError: logits of another shape than the reference's.
+        NumbersError: logits that are not finite, or of another shape than the reference's.
     """
-    reference_NK = next(iter(logits.values()))
+    reference_NK = next(iter(answers.values())).logits_NK
     rows = []
-    for name, logits_NK in logits.items():
+    for name, given in answers.items():
+        logits_NK = given.logits_NK
         if logits_NK.shape != reference_NK.shape:
             raise NumbersError(name, f"must give {reference_NK.shape} logits as the checkpoint", logits_NK.shape)
+        wrong = np.count_nonzero(~np.isfinite(logits_NK).all(1))
+        if wrong:
+            raise NumbersError(name, "must give finite logits", f"others for {wrong} of {len(logits_NK)} images")
         counts = top_counts(logits_NK, label_N)
-        agreement = float((logits_NK.argmax(1) == reference_NK.argmax(1)).mean())
-        # NaN must not pass for agreement.
-        difference = float(np.nan_to_num(np.abs(logits_NK - reference_NK), nan=np.inf).max())
-        rows.append(Row(name, counts.total, counts.top1_accuracy, counts.top5_accuracy, agreement, difference))
+        difference_NK = np.abs(logits_NK.astype(np.float64) - reference_NK)
+        row = Row(
+            backend=name,
+            images=counts.total,
+            top1=counts.top1_accuracy,
+            top5=counts.top5_accuracy,
+            agreement=float((logits_NK.argmax(1) == reference_NK.argmax(1)).mean()),
+            max_difference=float(difference_NK.max()),
+            mean_difference=float(difference_NK.mean()),
+            ms_per_image=given.ms_per_image,
+            quantization=given.quantization,
+        )
+        rows.append(row)
     return rows
 
 
 def format_table(rows: list[Row]) -> str:
     """The comparison for a terminal."""
-    head = f"{'backend':<22}{'images':>8}{'top-1':>10}{'top-5':>10}{'agreement':>12}{'max |dlogit|':>15}"
-    lines = [
-        f"{row.backend:<22}{row.images:>8}{row.top1:>10.2%}{row.top5:>10.2%}{row.agreement:>12.2%}{row.max_difference:>15.2e}"
-        for row in rows
-    ]
-    return "\n".join([head, *lines])
+    shares, differences = f"{'top-1':>9}{'top-5':>9}{'agreement':>11}", f"{'max |dlogit|':>14}{'mean |dlogit|':>15}"
+    lines = [f"{'backend':<22}{'images':>7}{shares}{differences}{'ms/image':>10}"]
+    for row in rows:
+        shares = f"{row.top1:>9.2%}{row.top5:>9.2%}{row.agreement:>11.2%}"
+        differences = f"{row.max_difference:>14.2e}{row.mean_difference:>15.2e}"
+        time = "" if row.ms_per_image is None else f"{row.ms_per_image:>10.3f}"
+        lines.append(f"{row.backend:<22}{row.images:>7}{shares}{differences}{time}")
+    return "\n".join(lines)
 
 
-def _one_transform(config: Config, infos: list[ModelInfo]) -> EvalTransform:
-    """The transform of the config, which the exported files must have been made for too."""
-    transform = EvalTransform.from_config(config.data, config.model.image_size)
-    for info in infos:
-        if info.transform.transform() != transform:
-            differing = {k: v for k, v in transform.as_dict().items() if getattr(info.transform, k) != v}
-            raise ModelFileError(info.file, "was exported for other preprocessing than the config's", differing)
-    return transform
+def _limits_of(rows: list[Row], limits: VerifyConfig) -> str:
+    """What was accepted, in words."""
+    exact = f"within {limits.tolerance:g}"
+    rounded = ", ".join(row.backend for row in rows if row.quantization)
+    return f"{exact}; {rounded}: on {limits.min_agreement:.2%} of the first classes or more" if rounded else exact
+
+
+def _record(config: Config, weights: Path, files: list[Exported], answers: dict[str, Answers]) -> dict[str, Any]:
+    """What the rows depend on, for programs that read ``verify.json``."""
+    compared = [{"backend": CHECKPOINT, "file": str(weights), "sha256": sha256(weights)}]
+    for one in files:
+        facts = one.info.model_dump(include={"sha256", "file_format", "ir_version", "quantization"})
+        compared.append({"backend": one.backend, "file": str(one.path), **facts, "batch_size": one.info.input.shape[0]})
+    if RESULTS in answers:
+        content = hashlib.sha256(answers[RESULTS].logits_NK.tobytes()).hexdigest()
+        compared.append({"backend": RESULTS, "file": config.verify.result_dir, "logits_sha256": content})
+    return {
+        "files": compared,
+        "data": {"set": config.data.set, "data_url": config.data.data_url, "split": "val"},
+        "batch_size": config.data.batch_size,
+        "tolerance": config.verify.tolerance,
+        "min_agreement": config.verify.min_agreement,
+        "versions": versions() | {"onnxruntime": package_version("onnxruntime") or "missing"},
+    }

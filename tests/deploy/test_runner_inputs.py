@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.transforms import EvalTransform, read_image
+from src.data.transforms import read_image
 from src.deploy import runner_inputs
-from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo
 from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import DataError, ModelFileError
 from tests import small_run
 from tests.data.images import cifar_labels, cifar_pixels, write_cifar
-
-TRANSFORM = EvalTransform(16, 0.875, "bilinear", "shorter", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
+from tests.deploy.descriptions import TRANSFORM, description
 
 
 @pytest.fixture
@@ -24,22 +22,7 @@ def data(tmp_path):
 
 
 def describe(path: Path, class_names: list[str] | None, num_classes: int) -> Path:
-    info = ModelInfo(
-        arch="vit_tiny_patch16_224",
-        file="x.mindir",
-        bytes=1,
-        sha256="0",
-        file_format="MINDIR",
-        ir_version=1,
-        num_classes=num_classes,
-        class_names=class_names,
-        input=InputInfo(name="image_BCYX", shape=(1, 3, 16, 16), dtype="float32"),
-        transform=TransformInfo.of(TRANSFORM),
-        source="x.ckpt",
-        source_sha256="0",
-        versions={},
-        config={},
-    )
+    info = description(num_classes=num_classes, class_names=class_names)
     path.write_text(info.model_dump_json())
     return path
 
