@@ -4,7 +4,7 @@ from src.startup import run
 
 
 def main(argv: list[str]) -> None:
-    """Read the flags, print top-1 and top-5."""
+    """Read the flags, print top-1 and top-5, write the tables of classes."""
     from src.config import load_flags
     from src.deploy.results import PostprocessConfig, postprocess
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Preprocesses images, builds the C++ runner, runs it, prints top-1 and top-5. Everything goes to the current folder:
-# preprocess_Result result_Files time_Result, and build.log infer.log acc.log.
+# preprocess_Result result_Files time_Result, per_class.csv confusion.csv, and build.log infer.log acc.log.
 # DEVICE_TARGET=CPU runs it on the CPU; the MINDIR must then be of IR version 1 (export.py --ir_version 1).
 set -euo pipefail
 
@@ -42,4 +42,6 @@ stage "execute inference" infer.log "$project/ascend310_infer/out/main" --mindir
   --device_target "$target"
 stage "calculate accuracy" acc.log "$python" "$project/postprocess.py" --dataset_name "$dataset_name" \
   --result_dir ./result_Files --label_file ./preprocess_Result/imagenet_label.json
-cat acc.log time_Result/test_perform_static.txt
+# What the classes have is in acc.log, per_class.csv and confusion.csv.
+grep -E '^(Top[15] acc|after allreduce eval):' acc.log
+cat time_Result/test_perform_static.txt

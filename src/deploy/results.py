@@ -1,10 +1,11 @@
-"""What the C++ runner reads and leaves: names of its files, labels, logits, accuracy. Needs numpy alone.
+"""What the C++ runner reads and leaves: names of its files, labels, classes, logits, accuracy. Needs numpy alone.
 
 Shape letters: N images, K classes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -15,18 +16,24 @@ import numpy as np
 from pydantic import Field
 
 from src import schema
+from src.deploy.class_report import ClassReport
 from src.errors import DataError
 from src.metrics import TopCounts, top_counts
 
+CLASS_FILE = "class_names.json"
 _NAMED = 5
 
 
 class PostprocessConfig(schema.Section):
-    """postprocess.py: top-1 and top-5 from the C++ runner's results."""
+    """Top-1 and top-5 of the C++ runner's results, of every class too, and which classes are taken for which."""
 
     dataset_name: Literal["imagenet2012", "folder", "cifar10"] = Field("imagenet2012", description="kind of data set")
     result_dir: str = Field("./result_Files", description="the runner's results")
-    label_file: str = Field("./preprocess_Result/imagenet_label.json", description="labels that preprocess.py wrote")
+    label_file: str = Field(
+        "./preprocess_Result/imagenet_label.json",
+        description="labels that preprocess.py wrote: the JSON, or the folder of int32 files",
+    )
+    output_dir: str = Field("./", description="folder for per_class.csv and confusion.csv")
 
 
 def input_names(images: list[str]) -> dict[str, str]:
@@ -40,11 +47,13 @@ def input_names(images: list[str]) -> dict[str, str]:
 
 
 def read_labels(label_file: Path) -> dict[str, int]:
-    """Image (relative path) -> class index, as preprocess.py wrote it.
+    """Image (relative path) -> class index, as preprocess.py wrote it: a JSON, or a folder of one int32 file each.
 
     Raises:
         DataError: missing, empty or not such a file.
     """
+    if label_file.is_dir():
+        return _read_label_folder(label_file)
     try:
         labels = json.loads(label_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -57,6 +66,37 @@ def read_labels(label_file: Path) -> dict[str, int]:
     if wrong:
         raise DataError(label_file, "a label must be a whole number from 0", f"{wrong[0]}: {labels[wrong[0]]!r}")
     return labels
+
+
+def _read_label_folder(folder: Path) -> dict[str, int]:
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.bin"))}
+    if not paths:
+        raise DataError(folder, "holds no labels: .bin files of one int32 each")
+    found = {name: np.fromfile(path, np.int32).tolist() for name, path in paths.items()}
+    wrong = [name for name, path in paths.items() if path.stat().st_size != 4 or found[name][0] < 0]
+    _refuse(folder, "labels must be one int32 from 0 each", wrong, len(paths))
+    return {name: label for name, (label,) in found.items()}
+
+
+def class_names(label_file: Path, labels: dict[str, int], num_classes: int) -> list[str]:
+    """Names of the classes: beside the labels as preprocess.py writes them, else of the images' folders, else numbers.
+
+    Args:
+        label_file: whose folder holds the names.
+        labels: what it says.
+        num_classes: how many names are wanted.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        names = json.loads((label_file.parent / CLASS_FILE).read_text(encoding="utf-8"))
+        if isinstance(names, list) and len(names) == num_classes and all(isinstance(name, str) for name in names):
+            return names
+    folders: dict[int, set[str]] = {}
+    for image, label in labels.items():
+        folders.setdefault(label, set()).add(image.rpartition("/")[0].partition("/")[0])
+    only = {label: names.pop() for label, names in folders.items() if len(names) == 1}
+    if len(set(only.values())) < len(only):
+        only = {}
+    return [only.get(label) or str(label) for label in range(num_classes)]
 
 
 def read_logits(result_dir: Path, images: list[str]) -> np.ndarray:
@@ -83,12 +123,13 @@ def read_logits(result_dir: Path, images: list[str]) -> np.ndarray:
 
 
 def postprocess(config: PostprocessConfig) -> TopCounts:
-    """Accuracy of the runner's results, in the zoo's two lines.
+    """Accuracy of the runner's results, in the zoo's lines, then by class; the classes' tables go to two files, too.
 
     Raises:
         DataError: labels or results that are missing, left over or damaged.
     """
-    labels = read_labels(Path(config.label_file))
+    label_file = Path(config.label_file)
+    labels = read_labels(label_file)
     images = list(labels)
     logits_NK = read_logits(Path(config.result_dir), images)
     label_N = np.array([labels[image] for image in images])
@@ -98,6 +139,13 @@ def postprocess(config: PostprocessConfig) -> TopCounts:
     # Two blanks, as the zoo prints them and log readers expect.
     print(f"Top1 acc:  {counts.top1_accuracy}")
     print(f"Top5 acc:  {counts.top5_accuracy}")
+    if config.dataset_name == "cifar10" or label_file.is_dir():
+        # The line of the zoo's ViT, whose labels are a folder.
+        share = f"acc={100 * counts.top1_accuracy:.2f}%"
+        print(f"after allreduce eval: top1_correct={counts.top1}, tot={counts.total}, {share}")
+    report = ClassReport.of(logits_NK, label_N, class_names(label_file, labels, logits_NK.shape[1]))
+    report.write(Path(config.output_dir))
+    print(f"\n{report.per_class_text()}\n\n{report.confusion_text()}")
     return counts
 
 

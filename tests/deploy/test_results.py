@@ -1,13 +1,15 @@
 """Names, labels and results between preprocess.py, the C++ runner and postprocess.py."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.deploy.results import PostprocessConfig, input_names, postprocess, read_labels, read_logits
+from src.config import load_flags
+from src.deploy.results import PostprocessConfig, class_names, input_names, postprocess, read_labels, read_logits
 from src.errors import DataError
 
 
@@ -48,15 +50,47 @@ LOGITS = np.eye(3)[[0, 1, 0]]
 def test_the_zoos_two_lines(tmp_path, capsys):
     counts = postprocess(write(tmp_path, LOGITS, LABELS))
     assert (counts.total, counts.top1) == (3, 2)
-    assert capsys.readouterr().out == f"Top1 acc:  {2 / 3}\nTop5 acc:  1.0\n"
+    out = capsys.readouterr().out
+    assert out.startswith(f"Top1 acc:  {2 / 3}\nTop5 acc:  1.0\n\n")
+    assert "after allreduce eval" not in out
 
 
-def test_cifar10_is_counted_like_any_other(tmp_path, capsys):
-    labels = {"cat/test_batch_0": 3, "cat/test_batch_10": 3, "ship/test_batch_1": 8}
+def test_tables_of_classes(tmp_path, capsys):
+    postprocess(write(tmp_path, LOGITS, LABELS | {"a/2.png": 0}).model_copy(update={"output_dir": "new folder"}))
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in out[3:6]] == [
+        ["class", "images", "top-1", "top-5"],
+        ["0", "a", "2", "50.00%", "100.00%"],
+        ["2", "b", "1", "0.00%", "100.00%"],
+    ]
+    assert [line.split()[-3:] for line in out[7:]] == [
+        ["0", "1", "2"],
+        ["1", "1", "0"],
+        ["0", "0", "0"],
+        ["1", "0", "0"],
+    ]
+    assert Path("new folder/per_class.csv").read_text().splitlines()[1:] == [
+        "0,a,2,1,2,0.5,1.0",
+        "1,1,0,0,0,,",
+        "2,b,1,0,1,0.0,1.0",
+    ]
+    assert Path("new folder/confusion.csv").read_text() == "label \\ first class,a,1,b\na,1,1,0\n1,0,0,0\nb,1,0,0\n"
+
+
+def test_the_line_of_the_zoos_vit(tmp_path, capsys):
+    labels = {"x_0.png": 3, "x_10.png": 3, "x_1.png": 8}
     config = write(tmp_path, np.eye(10)[[3, 3, 0]], labels)
+    expected = f"Top1 acc:  {2 / 3}\nTop5 acc:  {2 / 3}\nafter allreduce eval: top1_correct=2, tot=3, acc=66.67%\n"
     counts = postprocess(config.model_copy(update={"dataset_name": "cifar10"}))
     assert (counts.total, counts.top1) == (3, 2)
-    assert capsys.readouterr().out.startswith(f"Top1 acc:  {2 / 3}\n")
+    assert capsys.readouterr().out.startswith(expected)
+    # Its own words: no name of the data set, a folder of labels.
+    for name, label in labels.items():
+        (tmp_path / "label").mkdir(exist_ok=True)
+        np.array(label, np.int32).tofile(tmp_path / "label" / name.replace(".png", ".bin"))
+    words = ["--label_file", str(tmp_path / "label"), "--result_path", config.result_dir]
+    postprocess(load_flags(PostprocessConfig, "postprocess", words))
+    assert capsys.readouterr().out.startswith(expected)
 
 
 def test_results_come_in_the_order_asked_for(tmp_path):
@@ -92,6 +126,39 @@ def test_label_files_that_are_none(text, words, tmp_path):
     path.write_text(text)
     with pytest.raises(DataError, match=words):
         read_labels(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 3, b"\0" * 8, b"\xff" * 4])
+def test_label_folders_that_are_none(content, tmp_path):
+    with pytest.raises(DataError, match="holds no labels"):
+        read_labels(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.bin").write_bytes(b"\1\0\0\0")
+    assert read_labels(tmp_path) == {"a/1.bin": 1}
+    (tmp_path / "a" / "2.bin").write_bytes(content)
+    with pytest.raises(DataError, match=r"one int32 from 0 each: 1 of 2\. Received: a/2\.bin"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ({"a/1.png": 0, "b/x/1.png": 2}, ["a", "1", "b"]),
+        ({"a/1.png": 0, "b/1.png": 0, "c/1.png": 1}, ["0", "c", "2"]),
+        ({"val/1.png": 0, "val/2.png": 1}, ["0", "1", "2"]),
+        ({"1.png": 0, "2.png": 1}, ["0", "1", "2"]),
+    ],
+)
+def test_class_names_of_folders(labels, names, tmp_path):
+    assert class_names(tmp_path / "labels.json", labels, 3) == names
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2, 3]", '["x", "y"]', '"xyz"', "\0"])
+def test_class_names_beside_the_labels(text, tmp_path):
+    (tmp_path / "class_names.json").write_text('["x", "y", "z"]')
+    assert class_names(tmp_path / "labels.json", {"a/1.png": 0}, 3) == ["x", "y", "z"]
+    (tmp_path / "class_names.json").write_text(text)
+    assert class_names(tmp_path / "labels.json", {"a/1.png": 0}, 3) == ["a", "1", "2"]
 
 
 def test_label_beyond_the_classes(tmp_path):
