@@ -114,8 +114,12 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run directory for this process; the lock goes with the process, however it ends.
+def locked(folder: Path, key: str = "output_dir") -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Args:
+        folder: made where it is missing.
+        key: the flag that names it.
 
     Raises:
         ConfigError: another process holds it.
@@ -126,7 +130,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(folder, "another run is using this folder, choose another --output_dir") from None
+            raise ConfigError(folder, f"another run is using this folder, choose another --{key}") from None
         yield
     finally:
         os.close(descriptor)

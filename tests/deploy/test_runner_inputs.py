@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.data.transforms import read_image
 from src.deploy import runner_inputs
+from src.deploy.results import class_names, read_labels
 from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import DataError, ModelFileError
 from tests import small_run
@@ -34,7 +35,9 @@ def run(data: Path, tmp_path: Path, names: list[str] | None = None, num_classes:
 
 
 def test_files_hold_the_evaluation_transform(data, tmp_path, capsys):
-    output = run(data, tmp_path, ["circle", "other", "square", "tri angle"], 4)
+    names = ["circle", "other", "square", "tri angle"]
+    output = run(data, tmp_path, names, 4)
+    assert json.loads((output / "class_names.json").read_text()) == names
     labels = json.loads((output / "imagenet_label.json").read_text())
     assert len(labels) == small_run.NUM_VAL
     assert {name.split("/")[0]: label for name, label in labels.items()} == {"circle": 0, "square": 2, "tri angle": 3}
@@ -106,19 +109,29 @@ def test_cifars_test_images(version, above, tmp_path, capsys):
     output = run(folder.parent if above else folder, tmp_path, own, 10, dataset_name="cifar10")
     labels = json.loads((output / "imagenet_label.json").read_text())
     wanted = cifar_labels("CIFAR10", seed, count)
-    assert labels == {f"{CIFAR_NAMES[k]}/test_batch_{row}": own.index(CIFAR_NAMES[k]) for row, k in enumerate(wanted)}
+    # The names and the folder of labels are those of the zoo's ViT.
+    names = [f"vit_base_cifar10_1_{row}.bin" for row in range(count)]
+    assert labels == {name: own.index(CIFAR_NAMES[k]) for name, k in zip(names, wanted, strict=True)}
+    assert {name: np.fromfile(output / "label" / name, np.int32).tolist() for name in names} == {
+        name: [label] for name, label in labels.items()
+    }
+    assert read_labels(output / "label") == labels
+    assert class_names(output / "label", labels, 10) == own
     for name, pixel_CYX in zip(labels, cifar_pixels(seed, count), strict=True):
-        array_CYX = np.fromfile(output / "img_data" / f"{name}.bin", np.float32).reshape(3, 16, 16)
+        array_CYX = np.fromfile(output / "img_data" / name, np.float32).reshape(3, 16, 16)
         np.testing.assert_array_equal(array_CYX, TRANSFORM(Image.fromarray(pixel_CYX.transpose(1, 2, 0))))
-    assert len(list(output.rglob("*.bin"))) == count
-    assert capsys.readouterr().out == "[INFO] Completed! Total 12 data.\n"
+    assert len(list((output / "img_data").rglob("*"))) == count
+    said = f"{'=' * 20} export bin files finished {'=' * 20}\n[INFO] Completed! Total 12 data.\n"
+    assert capsys.readouterr().out == said
 
 
-def test_class_names_of_a_file_do_not_lead_out_of_the_folder(tmp_path):
+def test_labels_of_another_model_replace_those_that_are_there(tmp_path):
     folder = write_cifar(tmp_path / "data", "CIFAR10", "binary", 12)
-    (folder / "batches.meta.txt").write_text("\n".join(f"../../{name}" for name in CIFAR_NAMES))
-    output = run(folder, tmp_path, None, 10, dataset_name="cifar10")
-    assert len(list((output / "img_data").glob("______*/*.bin"))) == 12
+    for names in (list(CIFAR_NAMES), list(CIFAR_NAMES[::-1])):
+        output = run(folder, tmp_path, names, 10, dataset_name="cifar10")
+        labels = json.loads((output / "imagenet_label.json").read_text())
+        assert read_labels(output / "label") == labels
+        assert list(labels.values()) == [names.index(CIFAR_NAMES[k]) for k in cifar_labels("CIFAR10", 5, 12)]
 
 
 def test_a_cifar_folder_without_its_test_images(tmp_path):
