@@ -1,12 +1,19 @@
 """The table of verify.py: what is compared, and what is accepted."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from src.config import load_config
 from src.deploy.backends import Answers
-from src.deploy.verify import compare, format_table
+from src.deploy.runner_inputs import PreprocessConfig, preprocess
+from src.deploy.verify import compare, format_table, verify
 from src.errors import NumbersError
 from src.schema import VerifyConfig
+from tests import small_run
+from tests.data.images import write_cifar
 
 LABELS = np.array([0, 1, 2, 3, 4, 5])
 REFERENCE = np.eye(6, dtype=np.float32)
@@ -63,6 +70,19 @@ def test_numbers_that_are_none(value):
 def test_another_number_of_classes():
     with pytest.raises(NumbersError, match=r"other: must give \(6, 6\) logits"):
         rows(REFERENCE[:, :5])
+
+
+def test_results_of_cifar_have_the_names_of_preprocess(tmp_path):
+    data = write_cifar(tmp_path, "CIFAR10", "binary", 12)
+    words = {"set": "CIFAR10", "num_classes": 10, "pretrained": "weights.ckpt", "result_dir": "results"}
+    small_run.write_weights(Path("weights.ckpt"), num_classes=10)
+    output = preprocess(PreprocessConfig(dataset_name="cifar10", data_path=str(data)))
+    Path("results").mkdir()
+    for path in (output / "img_data").iterdir():
+        np.zeros(10, np.float32).tofile(Path("results", f"{path.stem}_0.bin"))
+    with pytest.raises(NumbersError, match=r"C\+\+ runner's results by"):
+        verify(load_config("verify", small_run.arguments(data, tmp_path, **words)))
+    assert json.loads((tmp_path / "verify.json").read_text())["images"] == 12
 
 
 def test_columns_of_the_table():
