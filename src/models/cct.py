@@ -181,9 +181,9 @@ class Classifier(nn.Cell):
 
     def pool(self, x_BND: Tensor) -> Tensor:
         """Sequence pooling, the paper's eq. 2 and 3: (B, N, D) -> (B, D)."""
-        B, N, D = x_BND.shape
-        weight_B1N = self.softmax(self.attention_pool(x_BND).reshape(B, 1, N))
-        return self.matmul(weight_B1N, x_BND).reshape(B, D)
+        _, N, D = x_BND.shape
+        weight_B1N = self.softmax(self.attention_pool(x_BND).reshape(-1, 1, N))
+        return self.matmul(weight_B1N, x_BND).reshape(-1, D)
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
         x_BND = self.dropout(x_BND + self.positional_emb, key_B)

@@ -30,7 +30,7 @@ class MapLayout(nn.Cell):
             B, Y, X, D = feature_map.shape
             return feature_map.reshape(B, Y * X, D)
         B, D, Y, X = feature_map.shape
-        return feature_map.reshape(B, D, Y * X).transpose(0, 2, 1)
+        return feature_map.reshape(-1, D, Y * X).transpose(0, 2, 1)
 
 
 def _zero_border(x: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -41,6 +41,29 @@ def _zero_border(x: Tensor, axis: int, before: int, after: int) -> Tensor:
     if after:
         parts = parts + [ops.zeros(x.shape[:axis] + (after,) + x.shape[axis + 1 :], x.dtype)]
     return ops.concat(parts, axis) if len(parts) > 1 else x
+
+
+class MapBorder(nn.Cell):
+    """Zeros below and right of a square map (B, Y, Y, D), and the map without them."""
+
+    def __init__(self, side: int, border: int):
+        super().__init__()
+        self.side, self.border = side, border
+        self.is_export = current_form() == "export"
+        self.pad = nn.Pad(((0, 0), (0, border), (0, border), (0, 0)))
+
+    def add(self, map_BYXD: Tensor) -> Tensor:
+        """(B, Y, Y, D) -> (B, Y + border, Y + border, D)."""
+        if self.is_export:
+            return self.pad(map_BYXD)
+        return _zero_border(_zero_border(map_BYXD, 1, 0, self.border), 2, 0, self.border)
+
+    def remove(self, map_BYXD: Tensor) -> Tensor:
+        """(B, Y + border, Y + border, D) -> (B, Y, Y, D)."""
+        Y = self.side
+        if self.is_export:
+            return map_BYXD[:, :Y, :Y]
+        return ops.slice(map_BYXD, (0, 0, 0, 0), (map_BYXD.shape[0], Y, Y, map_BYXD.shape[3]))
 
 
 class _Windows(nn.Cell):
@@ -168,9 +191,9 @@ class TokenConv2d(nn.Cell):
             patch_BYXPPD = self.permute(x_BND.reshape(B, Y // P, P, Y // P, P, D))
             weight_ED = self.weight.transpose(0, 2, 3, 1).reshape(E, -1)
             return self.dense(patch_BYXPPD.reshape(-1, P * P * D), weight_ED, self.bias).reshape(B, N // P**2, E)
-        map_BDYX = x_BND.transpose(0, 2, 1).reshape(B, D, Y, Y)
+        map_BDYX = x_BND.transpose(0, 2, 1).reshape(-1, D, Y, Y)
         map_BEYX = self.bias_add(self.conv(map_BDYX, self.weight), self.bias)
-        return map_BEYX.reshape(B, E, N // P**2).transpose(0, 2, 1)
+        return map_BEYX.reshape(-1, E, N // P**2).transpose(0, 2, 1)
 
 
 class _DepthwiseFunction(nn.Cell):
@@ -230,8 +253,8 @@ class DepthwiseConv2d(nn.Cell):
             padded_BYXD = _zero_border(_zero_border(x_BND.reshape(B, Y, Y, D), 1, 1, 1), 2, 1, 1)
             weight_9D = self.weight.reshape(D, 9).transpose(1, 0)
             return self.function(padded_BYXD, weight_9D, self.bias).reshape(B, N, D)
-        map_BDYX = x_BND.transpose(0, 2, 1).reshape(B, D, Y, Y)
-        return self.bias_add(self.conv(map_BDYX, self.weight), self.bias).reshape(B, D, N).transpose(0, 2, 1)
+        map_BDYX = x_BND.transpose(0, 2, 1).reshape(-1, D, Y, Y)
+        return self.bias_add(self.conv(map_BDYX, self.weight), self.bias).reshape(-1, D, N).transpose(0, 2, 1)
 
 
 class _MaxOfThree(nn.Cell):

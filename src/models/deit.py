@@ -61,8 +61,7 @@ class DistilledVisionTransformer(VisionTransformer):
         """Class token, distillation token, patch tokens and positions: (B, N, D)."""
         patch_BND = self.patch_embed(image_BCYX)
         token_12D = ops.concat((self.cls_token, self.dist_token), 1)
-        token_B2D = ops.tile(token_12D, (patch_BND.shape[0], 1, 1))
-        return self.pos_drop(ops.concat((token_B2D, patch_BND), 1) + self.pos_embed, key_B)
+        return self.pos_drop(self.prefix(token_12D, patch_BND) + self.pos_embed, key_B)
 
     def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         x_BND = self.encode(image_BCYX, key_B)
@@ -129,5 +128,4 @@ class DeiT3(VisionTransformer):
     def embed(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Class token, then patch tokens with positions: (B, N, D)."""
         patch_BND = self.patch_embed(image_BCYX) + self.pos_embed
-        class_B1D = ops.tile(self.cls_token, (patch_BND.shape[0], 1, 1))
-        return self.pos_drop(ops.concat((class_B1D, patch_BND), 1), key_B)
+        return self.pos_drop(self.prefix(self.cls_token, patch_BND), key_B)

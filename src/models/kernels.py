@@ -7,7 +7,8 @@ A form is chosen when a model is built (`current_form`), models know nothing of 
               times below its own matrix product, its GELU 20 times and its soft-max gradient 6 times slower than
               torch's. What is no matrix product is elementwise, so that graph kernel fusion makes few passes of many.
     export    forward only, in the operators that MindSpore Lite 2.0 and ONNX accept and compute right: no Erf (ONNX
-              export has none), pooling as zero padding and a valid MaxPool (Lite refuses padded pooling).
+              export has none), pooling as zero padding and a valid MaxPool (Lite refuses padded pooling). Nothing in
+              it knows the batch: axes of that length are -1 in a reshape, so that a file may leave the batch open.
 
 `src.models.convolution` holds convolution and pooling, `src.models.softmax_attention` attention. Tests hold the forms
 equal, values and gradients.
@@ -101,7 +102,7 @@ class Dense(nn.Cell):
             out_ME = self.bias_add(self.matmul_bt(x_MD, self.weight), self.bias)
         else:
             out_ME = self.matmul_bt(x_MD, self.weight)
-        return out_ME.reshape(x.shape[:-1] + (self.out_channels,))
+        return out_ME.reshape((-1,) + x.shape[1:-1] + (self.out_channels,))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -339,7 +340,7 @@ class PatchConv2d(nn.Cell):
             weight_ED = self.weight.reshape(self.out_channels, -1)
             return self.dense(patch_BYXCPP.reshape(B * N, C * P * P), weight_ED, self.bias).reshape(B, N, -1)
         map_BEYX = self.bias_add(self.conv(image_BCYX, self.weight), self.bias)
-        return map_BEYX.reshape(B, self.out_channels, N).transpose(0, 2, 1)
+        return map_BEYX.reshape(-1, self.out_channels, N).transpose(0, 2, 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d
+from src.models.kernels import Dense, Gelu, LayerNorm, PatchConv2d, current_form
 from src.models.softmax_attention import SoftmaxAttention
 
 _ODD_A = 0x9E3779B97F4A7C15
@@ -203,6 +203,29 @@ class PatchEmbed(nn.Cell):
     def construct(self, image_BCYX: Tensor) -> Tensor:
         assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
         return self.proj(image_BCYX)
+
+
+class PrefixTokens(nn.Cell):
+    """Tokens that go before those of the patches: ``(1, T, D), (B, N, D) -> (B, T + N, D)``."""
+
+    def __init__(self, num_tokens: int, num_patches: int):
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.is_export = current_form() == "export"
+        self.pad_patches = nn.Pad(((0, 0), (num_tokens, 0), (0, 0)))
+        self.pad_tokens = nn.Pad(((0, 0), (0, num_patches), (0, 0)))
+
+    def construct(self, token_1TD: Tensor, patch_BND: Tensor) -> Tensor:
+        if self.is_export:
+            return self.after_zeros(patch_BND) + self.pad_tokens(token_1TD)
+        return ops.concat((ops.tile(token_1TD, (patch_BND.shape[0], 1, 1)), patch_BND), 1)
+
+    def after_zeros(self, patch_BND: Tensor) -> Tensor:
+        """The same with zeros in place of the tokens."""
+        if self.is_export:
+            return self.pad_patches(patch_BND)
+        B, _, D = patch_BND.shape
+        return ops.concat((ops.zeros((B, self.num_tokens, D), patch_BND.dtype), patch_BND), 1)
 
 
 class Block(nn.Cell):

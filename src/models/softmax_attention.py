@@ -155,20 +155,20 @@ class SoftmaxAttention(nn.Cell):
 
     def heads(self, x_BND: Tensor) -> Tensor:
         """(B, N, D) -> (A, H, P, K), by transposition."""
-        B, N, D = x_BND.shape
+        _, N, D = x_BND.shape
         H, W = self.num_heads, self.window_size
         part_APD = x_BND
         if W:
             n = _windows_per_side(N, W)
-            part_APD = x_BND.reshape(B, n, W, n, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(B * n * n, W * W, D)
+            part_APD = x_BND.reshape(-1, n, W, n, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(-1, W * W, D)
         return part_APD.reshape(-1, W * W or N, H, D // H).transpose(0, 2, 1, 3)
 
     def tokens(self, x_AHPK: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """(A, H, P, K) -> (B, N, D), the shape that is given, by transposition."""
-        B, N, D = shape
+        _, N, D = shape
         W = self.window_size
         part_APD = x_AHPK.transpose(0, 2, 1, 3).reshape(-1, W * W or N, D)
         if not W:
             return part_APD
         n = _windows_per_side(N, W)
-        return part_APD.reshape(B, n, n, W, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(shape)
+        return part_APD.reshape(-1, n, n, W, W, D).transpose(0, 1, 3, 2, 4, 5).reshape(-1, N, D)

@@ -5,8 +5,8 @@ transformer over the pixels of each patch, whose result is added to the outer tr
 ``compat="zoo"`` is what the model zoo's checkpoints were trained with: the tanh form of GELU, an epsilon of 1e-7, and
 no bias in five kinds of layers.
 
-Shape letters: B batch, C image channels, Y X image rows and columns, N patches, T tokens (a class token and the
-patches), P pixels of a patch, E inner width, D outer width.
+Shape letters: B batch, C image channels, Y X image rows and columns, S side of a patch, N patches, T tokens (a class
+token and the patches), P pixels of a patch, E inner width, D outer width.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, TruncatedNormal, initializer
 
 from src.models.convolution import Conv2d, MapLayout
-from src.models.kernels import Dense, Gelu, LayerNorm, Permute
+from src.models.kernels import Dense, Gelu, LayerNorm, Permute, current_form
 from src.models.layers import (
     Dropout,
     DropPath,
     MultiHeadAttention,
+    PrefixTokens,
     attention_products,
     group_by_prefix,
     linear_rates,
@@ -51,13 +52,24 @@ class PixelEmbed(nn.Cell):
         self.proj = Conv2d(in_channels, inner_dim, kernel_size=7, stride=_STRIDE, padding=3, has_bias=has_bias)
         self.proj.weight.set_data(initializer(HeUniform(5**0.5), self.proj.weight.shape))
         self.permute, self.layout = Permute(0, 2, 4, 1, 3, 5), MapLayout()
+        self.is_export = current_form() == "export"
 
     def construct(self, image_BCYX: Tensor) -> Tensor:
         assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
-        B, C, Y, X = image_BCYX.shape
+        patch = self.cut(image_BCYX)
+        return self.layout.to_tokens(self.proj(self.layout.from_image(patch)))
+
+    def cut(self, image_BCYX: Tensor) -> Tensor:
+        """Every patch as an image of its own: (B, C, Y, X) -> (B N, C, S, S)."""
+        _, C, Y, X = image_BCYX.shape
         S = self.patch_size
-        patch = self.permute(image_BCYX.reshape(B, C, Y // S, S, X // S, S))
-        return self.layout.to_tokens(self.proj(self.layout.from_image(patch.reshape(B * self.num_patches, C, S, S))))
+        if self.is_export:
+            # Lite 2.0 dies of an open batch that is reshaped before anything else is done to it.
+            image_BYXC = image_BCYX.transpose(0, 2, 3, 1)
+            patch = image_BYXC.reshape(-1, Y // S, S, X // S, S, C).transpose(0, 1, 3, 5, 2, 4)
+        else:
+            patch = self.permute(image_BCYX.reshape(-1, C, Y // S, S, X // S, S))
+        return patch.reshape(-1, C, S, S)
 
 
 class Attention(MultiHeadAttention):
@@ -100,6 +112,7 @@ class Block(nn.Cell):
         *,
         embed_dim: int,
         inner_dim: int,
+        num_patches: int,
         num_pixels: int,
         num_heads: int,
         inner_num_heads: int,
@@ -119,6 +132,7 @@ class Block(nn.Cell):
         self.norm1_proj = LayerNorm(num_pixels * inner_dim, epsilon)
         self.proj = Dense(num_pixels * inner_dim, embed_dim, has_bias=False)
         self.norm2_proj = LayerNorm(embed_dim, epsilon)
+        self.class_token = PrefixTokens(1, num_patches)
         self.norm_out = LayerNorm(embed_dim, epsilon)
         self.attn_out = Attention(embed_dim, num_heads, not zoo, attn_drop_rate, drop_rate, salt + 8)
         self.norm_mlp = LayerNorm(embed_dim, epsilon)
@@ -126,11 +140,10 @@ class Block(nn.Cell):
         self.drop_paths = nn.CellList([DropPath(drop_path_rate, salt + 16 + 2 * index) for index in range(4)])
 
     def construct(self, pixel: Tensor, token_BTD: Tensor, key_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        B, T, D = token_BTD.shape
         pixel = pixel + self.drop_paths[0](self.attn_in(self.norm_in(pixel), key_B), key_B)
         pixel = pixel + self.drop_paths[1](self.mlp_in(self.norm_mlp_in(pixel), key_B), key_B)
-        added_BND = self.norm2_proj(self.proj(self.norm1_proj(pixel.reshape(B, T - 1, -1))))
-        token_BTD = token_BTD + ops.concat((ops.zeros((B, 1, D), token_BTD.dtype), added_BND), 1)
+        patch_BND = self.norm2_proj(self.proj(self.norm1_proj(patch_rows(pixel, token_BTD.shape[1] - 1))))
+        token_BTD = token_BTD + self.class_token.after_zeros(patch_BND)
         token_BTD = token_BTD + self.drop_paths[2](self.attn_out(self.norm_out(token_BTD), key_B), key_B)
         token_BTD = token_BTD + self.drop_paths[3](self.mlp(self.norm_mlp(token_BTD), key_B), key_B)
         return pixel, token_BTD
@@ -166,6 +179,7 @@ class TNT(nn.Cell):
         self.norm1_proj = LayerNorm(num_pixels * inner_dim, epsilon)
         self.proj = Dense(num_pixels * inner_dim, embed_dim, has_bias=not zoo)
         self.norm2_proj = LayerNorm(embed_dim, epsilon)
+        self.prefix = PrefixTokens(1, self.num_patches)
         self.cls_token = Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)))
         self.patch_pos = Parameter(initializer(TruncatedNormal(0.02), (1, self.num_patches + 1, embed_dim)))
         self.pixel_pos = Parameter(initializer(TruncatedNormal(0.02), (1, inner_dim, side, side)))
@@ -175,6 +189,7 @@ class TNT(nn.Cell):
                 Block(
                     embed_dim=embed_dim,
                     inner_dim=inner_dim,
+                    num_patches=self.num_patches,
                     num_pixels=num_pixels,
                     num_heads=num_heads,
                     inner_num_heads=inner_num_heads,
@@ -197,16 +212,14 @@ class TNT(nn.Cell):
         position_1PE = self.pixel_pos.reshape(1, E, side * side).transpose(0, 2, 1)
         return self.pixel_embed(image_BCYX) + position_1PE
 
-    def embed_patches(self, pixel: Tensor, batch_size: int, key_B: Tensor | None = None) -> Tensor:
+    def embed_patches(self, pixel: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Class token and patches with their positions: (B, T, D)."""
-        row_BNPE = pixel.reshape(batch_size, self.num_patches, -1)
-        patch_BND = self.norm2_proj(self.proj(self.norm1_proj(row_BNPE)))
-        class_B1D = ops.tile(self.cls_token, (batch_size, 1, 1))
-        return self.pos_drop(ops.concat((class_B1D, patch_BND), 1) + self.patch_pos, key_B)
+        patch_BND = self.norm2_proj(self.proj(self.norm1_proj(patch_rows(pixel, self.num_patches))))
+        return self.pos_drop(self.prefix(self.cls_token, patch_BND) + self.patch_pos, key_B)
 
     def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         pixel = self.embed_pixels(image_BCYX)
-        token_BTD = self.embed_patches(pixel, image_BCYX.shape[0], key_B)
+        token_BTD = self.embed_patches(pixel, key_B)
         for block in self.blocks:
             pixel, token_BTD = block(pixel, token_BTD, key_B)
         # Every token is normalised, then one is picked: Lite 2.0 gets a norm of 2 to 7 rows wrong.
@@ -216,7 +229,7 @@ class TNT(nn.Cell):
         """Named intermediates in timm's spelling: pixel_embed (B N, P, E), blocks.i and norm (B, T, D), then head."""
         pixel = self.embed_pixels(image_BCYX)
         named = {"pixel_embed": pixel}
-        token_BTD = self.embed_patches(pixel, image_BCYX.shape[0])
+        token_BTD = self.embed_patches(pixel)
         for index, block in enumerate(self.blocks):
             pixel, token_BTD = block(pixel, token_BTD)
             named[f"blocks.{index}"] = token_BTD
@@ -260,3 +273,9 @@ class TNT(nn.Cell):
 def layer_norm_epsilon(zoo: bool) -> float:
     """The default of torch, or of MindSpore, which the zoo left in place."""
     return 1e-7 if zoo else 1e-5
+
+
+def patch_rows(pixel: Tensor, num_patches: int) -> Tensor:
+    """Pixels (B N, P, E) as one row for each patch: (B, N, P E)."""
+    _, P, E = pixel.shape
+    return pixel.reshape(-1, num_patches, P * E)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn, ops
 
-from src.models.convolution import DepthwiseConv2d, TokenConv2d
+from src.models.convolution import DepthwiseConv2d, MapBorder, TokenConv2d
 from src.models.kernels import Dense, LayerNorm, PatchConv2d
 from src.models.layers import (
     Attention,
@@ -119,17 +119,16 @@ class LocalAttention(Attention):
         super().__init__(dim, num_heads, True, attn_drop_rate, drop_rate, salt, window_size)
         self.side, self.window_size = side, window_size
         self.border = -side % window_size
+        self.map_border = MapBorder(side, self.border)
 
     def construct(self, x_BND: Tensor, key_B: Tensor | None = None) -> Tensor:
         if not self.border:
             return super().construct(x_BND, key_B)
-        B, N, D = x_BND.shape
-        Y, border = self.side, self.border
-        map_BYXD = x_BND.reshape(B, Y, Y, D)
-        map_BYXD = ops.concat((map_BYXD, ops.zeros((B, border, Y, D), x_BND.dtype)), 1)
-        map_BYXD = ops.concat((map_BYXD, ops.zeros((B, Y + border, border, D), x_BND.dtype)), 2)
-        out_BND = super().construct(map_BYXD.reshape(B, -1, D), key_B)
-        return ops.slice(out_BND.reshape(map_BYXD.shape), (0, 0, 0, 0), (B, Y, Y, D)).reshape(B, N, D)
+        _, N, D = x_BND.shape
+        Y, padded = self.side, self.side + self.border
+        map_BYXD = self.map_border.add(x_BND.reshape(-1, Y, Y, D))
+        out_BND = super().construct(map_BYXD.reshape(-1, padded * padded, D), key_B)
+        return self.map_border.remove(out_BND.reshape(-1, padded, padded, D)).reshape(-1, N, D)
 
 
 def check_stages(depths: Sequence[int], sizes: dict[str, Sequence]) -> None:

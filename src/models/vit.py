@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
 from src.models.kernels import Dense, LayerNorm
@@ -19,6 +19,7 @@ from src.models.layers import (
     Block,
     Dropout,
     PatchEmbed,
+    PrefixTokens,
     attention_products,
     group_by_prefix,
     linear_rates,
@@ -86,6 +87,7 @@ class VisionTransformer(nn.Cell):
     ):
         super().__init__()
         self.patch_embed = PatchEmbed(image_size, in_channels, embed_dim, patch_size)
+        self.prefix = PrefixTokens(self.num_prefix_tokens, self.patch_embed.num_patches)
         self.cls_token = Parameter(initializer(Normal(1e-6), (1, 1, embed_dim)))
         num_positions = self.patch_embed.num_patches + self.num_prefix_positions
         self.pos_embed = Parameter(initializer(TruncatedNormal(0.02), (1, num_positions, embed_dim)))
@@ -115,8 +117,7 @@ class VisionTransformer(nn.Cell):
     def embed(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Class token, patch tokens and positions: (B, N, D)."""
         patch_BND = self.patch_embed(image_BCYX)
-        class_B1D = ops.tile(self.cls_token, (patch_BND.shape[0], 1, 1))
-        return self.pos_drop(ops.concat((class_B1D, patch_BND), 1) + self.pos_embed, key_B)
+        return self.pos_drop(self.prefix(self.cls_token, patch_BND) + self.pos_embed, key_B)
 
     def encode(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         """Normalised tokens behind the last block: (B, N, D)."""
