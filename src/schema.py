@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 def _split_commas(value: object) -> object:
@@ -27,6 +28,15 @@ def _split_patterns(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def _none_if_dynamic(value: object) -> object:
+    """A batch size that the user of the file chooses is None; anything else has to be a count."""
+    if value is None or value == "dynamic":
+        return None
+    if str(value).isdigit() and int(value) > 0:
+        return int(value)
+    raise PydanticCustomError("batch_size", "must be a whole number from 1, or dynamic")
 
 
 def _whole_number(value: object) -> object:
@@ -304,7 +314,9 @@ class ExportConfig(Section):
 
     file_format: Literal["MINDIR", "AIR", "ONNX"] = Field("MINDIR", description="of export.py")
     file_name: Path = Field(None, description="name without suffix; empty for the arch's")
-    export_batch_size: Count = Field(1, description="images per call of the exported network (export.py --batch_size)")
+    export_batch_size: Annotated[int | None, BeforeValidator(_none_if_dynamic)] = Field(
+        1, description="images per call of the exported network, or dynamic: any number (export.py --batch_size)"
+    )
     ir_version: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] = Field(
         3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2"
     )

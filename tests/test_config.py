@@ -142,6 +142,15 @@ def test_batch_size_of_export_is_another_key():
         assert (config.export.export_batch_size, config.data.batch_size) == (4, Config().data.batch_size)
 
 
+def test_batch_size_of_export_may_be_dynamic():
+    config = load("--batch_size", "dynamic", command="export")
+    assert config.export.export_batch_size is None
+    assert load("--config", write("again.yaml", dump_config(config)), command="export") == config
+    for wrong in ("0", "-1", "2.5", "many"):
+        with pytest.raises(ConfigError, match=rf"batch_size: must be a whole number from 1, or dynamic. .*{wrong}"):
+            load("--batch_size", wrong, command="export")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Values
 

@@ -13,7 +13,6 @@ the tables in Lite.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from mindspore.train.mind_ir_pb2 import AttributeProto, GraphProto, ModelProto, NodeProto, PrimitiveProto, TensorProto
 
+from src.deploy.mindir_graph import first_sizes, operators, tensor_types
 from src.errors import ModelFileError
 from src.files import replacing
 
@@ -87,6 +87,8 @@ UNCHANGED = frozenset({"Conv2D", "MakeTuple", "MaxPool", "Pad", "Stack", "TupleG
 # An inference graph changes nothing, so what orders its effects goes: these stand for their first input or for nothing.
 _PASS_THROUGH = frozenset({"Depend", "Load"})
 _ORDER_ONLY = frozenset({"UpdateState"})
+# What Lite 2.0 may do first to an input with a dynamic batch; it dies of Reshape and of elementwise operators there.
+_FIRST_IF_DYNAMIC = frozenset({"Conv2D", "StridedSlice", "Transpose"})
 
 _LAYOUTS = {0: b"NCHW", 1: b"NHWC", 4: b"NCDHW"}
 # MindSpore's TypeId -> the data type of a stored tensor, and its numpy type. No float16: Lite 2.0 computes it wrongly.
@@ -173,21 +175,13 @@ def _refuse_unknown(model: ModelProto) -> None:
         raise ModelFileError("graph", "control flow (if, while, for over tensors) has no rule for IR version 1")
     known = UNCHANGED | _PASS_THROUGH | _ORDER_ONLY
     unknown: dict[str, str] = {}
-    for node, primitive in _operators(model):
+    for node, primitive in operators(model):
         is_function = primitive.prim_type == PrimitiveProto.PrimType.PRIMITIVE_FUNCTION
         if primitive.op_type not in (RULES if is_function else known):
             unknown.setdefault(primitive.op_type, node.domain or node.name)
     if unknown:
         named = ", ".join(f"{operator} (first at {place})" for operator, place in unknown.items())
         raise ModelFileError("operators", "some have no rule for IR version 1", named, sorted({*RULES, *UNCHANGED}))
-
-
-def _operators(model: ModelProto) -> Iterator[tuple[NodeProto, PrimitiveProto]]:
-    """Every node that computes something, with its primitive."""
-    primitives = {primitive.name: primitive for primitive in model.primitives}
-    for node in model.graph.node:
-        if node.op_type.startswith("REF::"):
-            yield node, primitives[node.op_type.removeprefix("REF::")]
 
 
 def _stored_value(constant: NodeProto) -> AttributeProto:
@@ -201,7 +195,9 @@ class _Rewriter:
         self.model = model
         self.graph: GraphProto = model.graph
         self.constants = {node.output[0]: node for node in self.graph.node if node.op_type == "Constant"}
-        self.tensors = _tensor_types(self.graph)
+        self.tensors = tensor_types(self.graph)
+        self.first_sizes = first_sizes(model, self.tensors)
+        self.dynamic_inputs = {value.name for value in self.graph.input if value.name in self.first_sizes}
         self.stands_for: dict[str, str] = {}
         self.weights = {parameter.name for parameter in self.graph.parameter}
         self.multiplied: dict[str, tuple[str, int]] = {}
@@ -209,7 +205,7 @@ class _Rewriter:
         self.primitives: dict[bytes, PrimitiveProto] = {}
 
     def run(self) -> ModelProto:
-        for node, primitive in _operators(self.model):
+        for node, primitive in operators(self.model):
             inputs = [str(self.stands_for.get(name, name)) for name in node.input]
             if primitive.op_type in _PASS_THROUGH:
                 self.stands_for[node.output[0]] = inputs[0]
@@ -218,6 +214,9 @@ class _Rewriter:
         return self._assemble()
 
     def _rewrite(self, node: NodeProto, primitive: PrimitiveProto, inputs: list[str]) -> None:
+        if self.dynamic_inputs.intersection(inputs) and primitive.op_type not in _FIRST_IF_DYNAMIC:
+            rule = "Lite 2.0 dies of a dynamic batch whose first operator is not one of these, export a fixed batch"
+            raise ModelFileError(node.domain or node.name, rule, primitive.op_type, sorted(_FIRST_IF_DYNAMIC))
         if primitive.op_type in UNCHANGED:
             operator, attributes = primitive.op_type, list(primitive.attribute)
         else:
@@ -282,8 +281,8 @@ class _Rewriter:
         Measured with 2 to 32 threads: right from 800 elements or 192 columns on, and for one row.
         """
         *outer, columns = self.tensors[name].dims
-        rows = math.prod(max(size, 1) for size in outer)
-        if rows == 1 and any(size < 1 for size in outer):
+        rows = math.prod([self.first_sizes.get(name, outer[0]), *outer[1:]])
+        if rows == 1 and name in self.first_sizes:
             rows = 2  # a dynamic batch: the smallest that goes wrong
         if rows > 1 and columns < 192 and rows * columns < 800:
             rule = "a layer norm has to have 1 row, 192 columns or 800 elements, Lite 2.0 computes smaller ones wrongly"
@@ -298,7 +297,10 @@ class _Rewriter:
 
     def _full_shape(self, node: NodeProto) -> AttributeProto:
         """Lite does not take -1 for "this axis as it is"."""
-        sizes = [AttributeProto(type=AttributeProto.INT64, ints=[size]) for size in self.tensors[node.output[0]].dims]
+        dims = self.tensors[node.output[0]].dims
+        if min(dims) < 1:
+            raise ModelFileError(node.domain, "BroadcastTo has to have a fixed shape, export a fixed batch", list(dims))
+        sizes = [AttributeProto(type=AttributeProto.INT64, ints=[size]) for size in dims]
         return AttributeProto(name="shape", type=AttributeProto.TUPLE, values=sizes)
 
     def _as_tensor(self, name: str, operands: list[str]) -> str:
@@ -355,18 +357,6 @@ class _Rewriter:
                 needed.add(name)
                 waiting.extend(producers[name].input)
         return [node for node in self.nodes if node.output[0] in needed]
-
-
-def _tensor_types(graph: GraphProto) -> dict[str, TensorProto]:
-    """Name -> shape and data type of every tensor: parameters, inputs, constants and results of nodes."""
-    found = {parameter.name: parameter for parameter in graph.parameter}
-    found |= {value.name: value.tensor[0] for value in graph.input if value.tensor}
-    for node in graph.node:
-        wanted = "value" if node.op_type == "Constant" else "shape"
-        described = [attribute for attribute in node.attribute if attribute.name == wanted and attribute.tensors]
-        if described:
-            found[node.output[0]] = described[0].tensors[0]
-    return found
 
 
 def _renamed(attribute: AttributeProto, name: str) -> AttributeProto:

@@ -39,12 +39,12 @@ class TransformInfo(BaseModel):
 
 
 class InputInfo(BaseModel):
-    """The one input of the network."""
+    """The one input of the network; a first axis of None takes any number of images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int | None, int, int, int]
     dtype: Literal["float32"]
 
 
@@ -57,7 +57,7 @@ class ModelInfo(BaseModel):
     file: str
     bytes: int
     sha256: str
-    file_format: Literal["MINDIR", "ONNX"]
+    file_format: Literal["MINDIR", "AIR", "ONNX"]
     ir_version: int | None
     # How the weights are stored; None for float32.
     quantization: Literal["int8"] | None = None

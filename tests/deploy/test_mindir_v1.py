@@ -31,6 +31,13 @@ def export(net: nn.Cell, shape: tuple[int, ...], folder: Path) -> ModelProto:
     return ModelProto.FromString(path.read_bytes())
 
 
+def export_dynamic(net: nn.Cell, shape: tuple[int | None, ...], folder: Path) -> ModelProto:
+    x = Tensor(shape=shape, dtype=ms.float32)
+    net.set_inputs(x)
+    ms.export(net.set_train(False), x, file_name=str(folder / "model.mindir"), file_format="MINDIR")
+    return ModelProto.FromString((folder / "model.mindir").read_bytes())
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[tuple[str, int], ModelProto]:
     """Each network as MindSpore exports it, for batches of 1 and 4."""
@@ -145,6 +152,55 @@ def test_layer_norm_that_lite_computes_wrongly(tmp_path):
     refused(export(nn.LayerNorm((16,)), (1, 8, 16), tmp_path), "layer norm", "8 rows of 16")
     for shape in ((1, 1, 16), (1, 50, 16), (4, 192)):
         downgrade(export(nn.LayerNorm(shape[-1:]), shape, tmp_path))
+
+
+class NormOfParts(nn.Cell):
+    """A norm of rows of 16, four of which make a part of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm((16,))
+
+    def construct(self, x_BND):
+        return self.norm(x_BND.transpose(0, 2, 1).reshape(-1, 4, 16)).reshape(-1, x_BND.shape[1] * 16)
+
+
+class NormOfRow(nn.Cell):
+    """A norm of an image's first row."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm((16,))
+
+    def construct(self, x_BND):
+        return self.norm(x_BND[:, 0])
+
+
+def test_rows_of_an_image_count_where_the_batch_is_open(tmp_path):
+    downgrade(export_dynamic(NormOfParts(), (None, 64, 16), tmp_path))
+    refused(export_dynamic(NormOfParts(), (None, 48, 16), tmp_path), "layer norm", "48 rows of 16")
+    # One row is right for one image, and wrong for two.
+    refused(export_dynamic(NormOfRow(), (None, 8, 16), tmp_path), "layer norm", "2 rows of 16")
+
+
+class BatchBehind(nn.Cell):
+    """Moves the batch to the second axis."""
+
+    def construct(self, x_BND):
+        return x_BND.transpose(1, 0, 2) * 2.0
+
+
+class BatchInside(nn.Cell):
+    """Needs the number of images as a number."""
+
+    def construct(self, x_BND):
+        return ops.tile(x_BND[:1], (x_BND.shape[0], 1, 1))
+
+
+def test_networks_that_cannot_leave_the_batch_open(tmp_path):
+    refused(export_dynamic(BatchBehind(), (None, 8, 16), tmp_path), "first axis", "export a fixed batch")
+    refused(export_dynamic(BatchInside(), (None, 8, 16), tmp_path), "no rule", "Shape (first at")
+    refused(export_dynamic(nn.ReLU(), (None, 8, 16), tmp_path), "first operator", "Received: ReLU", "Conv2D")
 
 
 class TwoWays(nn.Cell):
