@@ -77,7 +77,7 @@ class CallBackend:
 
 
 def mindir_backend(path: Path, info: ModelInfo) -> Backend:
-    """A MINDIR of IR version 3, run by MindSpore at the batch size it was exported with.
+    """A MINDIR of IR version 3, run by MindSpore at the batch size it was exported for.
 
     Raises:
         ModelFileError: another format, or an IR version that MindSpore does not run.
@@ -91,7 +91,7 @@ def mindir_backend(path: Path, info: ModelInfo) -> Backend:
 
 
 def onnx_backend(path: Path, info: ModelInfo) -> Backend:
-    """An ONNX file, run by ONNX Runtime at the batch size it was exported with.
+    """An ONNX file, run by ONNX Runtime at the batch size it was exported for.
 
     Raises:
         ModelFileError: another format, or a file that ONNX Runtime does not take.
@@ -125,7 +125,9 @@ def _of_file(path: Path, info: ModelInfo, library: str, compute: Compute) -> Bac
         with _failures_of(path, library):
             return compute(image_BCYX)
 
-    return CallBackend(in_chunks(run, info.input.shape[0]), info.quantization)
+    size = info.input.shape[0]
+    # A file for any number of images takes batches as they come.
+    return CallBackend(in_chunks(run, size) if size else run, info.quantization)
 
 
 @contextlib.contextmanager

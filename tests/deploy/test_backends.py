@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.deploy.backends import CallBackend, in_chunks, mindir_backend, onnx_backend
+from src.deploy.exporter import write_graph
 from src.deploy.model_info import InputInfo, ModelInfo
 from src.errors import ModelFileError
 from tests.deploy.descriptions import description
@@ -74,6 +75,25 @@ def test_what_a_library_cannot_run_is_a_fault_of_the_file(file_format, open_file
         open_file(path, info)
 
 
+class Rows(nn.Cell):
+    """(B, 3, 4, 4) -> (B, 48)."""
+
+    def construct(self, image_BCYX: Tensor) -> Tensor:
+        return image_BCYX.reshape(-1, 48) + 0.0
+
+
+@pytest.mark.parametrize(("file_format", "open_file"), [("MINDIR", mindir_backend), ("ONNX", onnx_backend)])
+def test_a_file_for_any_number_of_images_takes_batches_as_they_come(file_format, open_file, tmp_path):
+    path = tmp_path / f"rows.{file_format.lower()}"
+    write_graph(Rows(), (None, 3, 4, 4), path, file_format, 3)
+    info = description(file=path.name, file_format=file_format, ir_version=3 if file_format == "MINDIR" else None)
+    backend = open_file(path, with_shape(info, None, 3, 4, 4))
+    for count in (3, 1, 5):
+        backend.add(images(count), count)
+    expected = np.concatenate([images(count).reshape(count, 48) for count in (3, 1, 5)])
+    np.testing.assert_array_equal(backend.answers().logits_NK, expected)
+
+
 def test_a_described_shape_that_is_wrong(tmp_path):
     path, info = exported(tmp_path, "ONNX")
     backend = onnx_backend(path, with_shape(info, 5, 3, 4, 4))
@@ -81,5 +101,5 @@ def test_a_described_shape_that_is_wrong(tmp_path):
         backend.add(images(5), 5)
 
 
-def with_shape(info: ModelInfo, *shape: int) -> ModelInfo:
+def with_shape(info: ModelInfo, *shape: int | None) -> ModelInfo:
     return info.model_copy(update={"input": InputInfo(name="image_BCYX", shape=shape, dtype="float32")})
