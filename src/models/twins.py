@@ -207,9 +207,10 @@ class Twins(nn.Cell):
 
     def construct(self, image_BCYX: Tensor, key_B: Tensor | None = None) -> Tensor:
         assert image_BCYX.shape[2:] == (self.image_size, self.image_size), "image size differs from the model's"
-        x = image_BCYX
+        x = None
         for stage in range(len(self.blocks)):
-            x = self.patch_embeds[stage](x)
+            # Under a second name an exported file would call its input by that.
+            x = self.patch_embeds[stage](x if stage else image_BCYX)
             x = self.pos_block[stage](self.blocks[stage][0](x, key_B))
             for block in self.blocks[stage][1:]:
                 x = block(x, key_B)

@@ -13,37 +13,14 @@ import pytest
 from mindspore import Tensor, nn
 
 from src import device
-from src.config import load_config
 from src.deploy import exporter
-from src.deploy.exporter import export_model
 from src.deploy.model_info import read_model_info
 from src.deploy.onnx_file import leave_batch_open
 from src.errors import ConfigError, ModelFileError, UserError
 from src.weights.load import load_weights
 from src.weights.write import write_ckpt
-from tests.networks import FAMILIES, TINY, tiny, values
-
-IMAGE_SIZE, NUM_CLASSES = 32, 3
-
-
-def arguments(family: str, folder: Path, **flags: object) -> list[str]:
-    """The command line for the tiny network of a family, with another image size and class count."""
-    arch, sizes = TINY[family]
-    sizes = {**sizes, "arch": arch, "image_size": IMAGE_SIZE, "num_classes": NUM_CLASSES, "output_dir": folder, **flags}
-    if isinstance(sizes.get("num_heads"), tuple):
-        sizes["stage_heads"] = sizes.pop("num_heads")
-    words = {key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in sizes.items()}
-    return [word for key, value in words.items() for word in (f"--{key}", str(value))]
-
-
-def export(family: str, folder: Path, **flags: object) -> Path:
-    return export_model(load_config("export", arguments(family, folder, **flags)))
-
-
-def vit_weights(folder: Path) -> Path:
-    path = folder / "vit.ckpt"
-    write_ckpt(path, values(tiny("vit", image_size=IMAGE_SIZE, num_classes=NUM_CLASSES)))
-    return path
+from tests.deploy.exports import IMAGE_SIZE, NUM_CLASSES, export, vit_weights
+from tests.networks import FAMILIES, tiny, values
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -62,6 +39,7 @@ def test_the_moving_average_of_every_family_in_other_sizes(family, tmp_path):
     received_BK = session.run(None, {session.get_inputs()[0].name: image_BCYX})[0]
     np.testing.assert_allclose(received_BK, net(Tensor(image_BCYX)).asnumpy(), rtol=0, atol=1e-5)
     info = read_model_info(Path(f"{path}.json"))
+    assert info.input.name == session.get_inputs()[0].name
     assert (info.num_classes, info.input.shape) == (NUM_CLASSES, (None, 3, IMAGE_SIZE, IMAGE_SIZE))
 
 
