@@ -320,6 +320,11 @@ class ExportConfig(Section):
     ir_version: Annotated[Literal[1, 3], BeforeValidator(_whole_number)] = Field(
         3, description="3 for MindSpore 2.3 and later, 1 for MindSpore Lite 2.0 to 2.2"
     )
+    quantization: Literal["none", "int8"] = Field(
+        "none", description="int8 weights in an ONNX file; for MINDIR the configuration of MindSpore Lite's converter"
+    )
+    calibrate_path: Path = Field(None, description="MINDIR with int8: folder of 100 to 500 images, no subfolders")
+    fold: bool = Field(True, description="put constant factors (attention's, DeiT III's layer scale) into the weights")
 
 
 class VerifyConfig(Section):

@@ -30,12 +30,12 @@ class Answers:
     Attributes:
         logits_NK: its outputs.
         ms_per_image: milliseconds, the median over batches after a warm-up; None where it did not run here.
-        quantization: how the weights that it used are stored, None for float32.
+        quantization: how the weights that it used are stored; none: as float32.
     """
 
     logits_NK: np.ndarray
     ms_per_image: float | None = None
-    quantization: str | None = None
+    quantization: str = "none"
 
 
 class Backend(Protocol):
@@ -53,10 +53,10 @@ class CallBackend:
 
     Args:
         compute: images (B, 3, Y, X) to logits (B, K).
-        quantization: how its weights are stored, None for float32.
+        quantization: how its weights are stored; none: as float32.
     """
 
-    def __init__(self, compute: Compute, quantization: str | None = None):
+    def __init__(self, compute: Compute, quantization: str = "none"):
         self._compute, self._quantization = compute, quantization
         self._logits: list[np.ndarray] = []
         self._milliseconds: list[float] = []

@@ -27,13 +27,13 @@ class CppRunner:
         model: MINDIR of IR version 1.
         threads: that compute one call.
         folder: an empty one, for images and results.
-        quantization: how the model's weights are stored, None for float32.
+        quantization: how the model's weights are stored; none: as float32.
 
     Raises:
         UserError: the runner is not built and cannot be.
     """
 
-    def __init__(self, model: Path, threads: int, folder: Path, quantization: str | None = None):
+    def __init__(self, model: Path, threads: int, folder: Path, quantization: str = "none"):
         self._model, self._threads, self._folder, self._quantization = model, threads, folder, quantization
         self._images: list[str] = []
         self._binary = built_runner(PROJECT)

@@ -14,9 +14,11 @@ from mindspore import Tensor, nn
 
 from src.config import require_built
 from src.data.transforms import EvalTransform
+from src.deploy.folding import fold
 from src.deploy.mindir_v1 import rewrite_file
 from src.deploy.model_info import InputInfo, ModelInfo, TransformInfo, info_path, write_model_info
 from src.deploy.onnx_file import leave_batch_open
+from src.deploy.quantization import calibration_images, quantize_onnx, write_converter_config
 from src.device import open_device, versions
 from src.errors import ConfigError
 from src.files import replacing, sha256
@@ -24,7 +26,7 @@ from src.models import build_configured_model, resolved
 from src.models.kernels import kernel_form
 from src.schema import BUILT_FOR_EXPORT, Config, ExportConfig, RunConfig
 from src.weights.load import given_weights, load_given_weights
-from src.weights.manifest import flat_config, verified_manifest
+from src.weights.manifest import Manifest, flat_config, verified_manifest
 from src.weights.numerics import with_numerics
 
 SUFFIXES = {"MINDIR": ".mindir", "AIR": ".air", "ONNX": ".onnx"}
@@ -38,6 +40,7 @@ def export_model(config: Config) -> Path:
 
     Raises:
         ConfigError: keys that do not fit the format, AIR without an Ascend device, or no weights given.
+        DataError: no images to calibrate with.
         ModelFileError: weights that do not fit; what was exported before stays.
     """
     require_built(config, BUILT_FOR_EXPORT)
@@ -55,14 +58,31 @@ def export_model(config: Config) -> Path:
     net.set_train(False)
     shape = (export.export_batch_size, model.in_channels, model.image_size, model.image_size)
     target = Path(config.checkpoint.output_dir) / ((export.file_name or model.arch) + SUFFIXES[export.file_format])
-    write_graph(net, shape, target, export.file_format, export.ir_version)
-    info = ModelInfo(
+    write_graph(net, shape, target, export)
+    info = describe(config, target, shape, weights, manifest)
+    write_model_info(target, info)
+    sides = " x ".join(str(size or "any") for size in shape)
+    size = f"{info.bytes / 2**20:.1f} MiB, input {sides}"
+    print(f"=> exported {target} ({size}) and {info_path(target).name}")
+    if export.file_format == "MINDIR" and export.quantization == "int8":
+        command = write_converter_config(target, info, Path(export.calibrate_path))
+        print(f"=> MindSpore Lite's converter quantises it: {command}")
+    return target
+
+
+def describe(
+    config: Config, target: Path, shape: tuple[int | None, ...], weights: Path, manifest: Manifest | None
+) -> ModelInfo:
+    """What lies beside an exported file: ``target``, of images of this shape, from these weights."""
+    model, export = config.model, config.export
+    return ModelInfo(
         arch=model.arch,
         file=target.name,
         bytes=target.stat().st_size,
         sha256=sha256(target),
         file_format=export.file_format,
         ir_version=export.ir_version if export.file_format == "MINDIR" else None,
+        quantization=export.quantization if export.file_format == "ONNX" else "none",
         num_classes=model.num_classes,
         class_names=manifest.class_names if manifest else None,
         input=InputInfo(name="image_BCYX", shape=shape, dtype="float32"),
@@ -72,11 +92,6 @@ def export_model(config: Config) -> Path:
         versions=versions(),
         config=flat_config(config),
     )
-    write_model_info(target, info)
-    sides = " x ".join(str(size or "any") for size in shape)
-    size = f"{info.bytes / 2**20:.1f} MiB, input {sides}"
-    print(f"=> exported {target} ({size}) and {info_path(target).name}")
-    return target
 
 
 def check_format(export: ExportConfig, run: RunConfig) -> None:
@@ -84,28 +99,44 @@ def check_format(export: ExportConfig, run: RunConfig) -> None:
 
     Raises:
         ConfigError: they do not.
+        DataError: no images to calibrate with.
     """
-    if export.file_format != "MINDIR" and export.ir_version != 3:
-        rule = f"is of MINDIR files alone, leave it out with {export.file_format}"
+    file_format, quantizes = export.file_format, export.quantization != "none"
+    if file_format != "MINDIR" and export.ir_version != 3:
+        rule = f"is of MINDIR files alone, leave it out with {file_format}"
         raise ConfigError("ir_version", rule, export.ir_version)
-    if export.file_format == "AIR":
+    if file_format == "AIR":
         if run.device_target != "Ascend":
             rule = "AIR is written by the compiler of an Ascend device, which needs --device_target Ascend"
             raise ConfigError("file_format", rule, "AIR", ["MINDIR", "ONNX"])
         if export.export_batch_size is None:
             raise ConfigError("batch_size", "AIR holds a fixed number of images", "dynamic", "a whole number from 1")
+        if quantizes:
+            raise ConfigError("quantization", "is of ONNX and MINDIR, leave it out with AIR", export.quantization)
+    if file_format == "MINDIR" and quantizes:
+        if export.calibrate_path is None:
+            rule = "must name a folder of 100 to 500 images, which MindSpore Lite's converter needs"
+            raise ConfigError("calibrate_path", rule)
+        calibration_images(Path(export.calibrate_path))
 
 
-def write_graph(net: nn.Cell, shape: tuple[int | None, ...], target: Path, file_format: str, ir_version: int) -> None:
+def write_graph(net: nn.Cell, shape: tuple[int | None, ...], target: Path, export: ExportConfig) -> None:
     """Compile a network for images of this shape and write it, as a whole or not at all.
 
-    A first axis of None takes any number of images.
+    Args:
+        net: network of the export form; folding changes its weights.
+        shape: of the input; a first axis of None takes any number of images.
+        target: file to write.
+        export: its format, and what is done to make it smaller and faster.
 
     Raises:
         ModelFileError: IR version 1 cannot express the network, or it has to know the number of images.
+        UserError: a package is missing.
     """
-    is_dynamic = shape[0] is None
-    if is_dynamic and file_format == "MINDIR":
+    if export.fold:
+        fold(net)
+    is_dynamic, is_onnx = shape[0] is None, export.file_format == "ONNX"
+    if is_dynamic and not is_onnx:
         image = Tensor(shape=shape, dtype=ms.float32)
         net.set_inputs(image)
     else:
@@ -113,12 +144,13 @@ def write_graph(net: nn.Cell, shape: tuple[int | None, ...], target: Path, file_
     # MindSpore takes no path with blanks or letters beyond ASCII, and prints a page about every ONNX export.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         exported = Path(folder) / f"graph{target.suffix}"
-        ms.export(net, image, file_name=str(exported), file_format=file_format)
-        if file_format == "MINDIR" and ir_version == 1:
-            exported.chmod(0o644)
+        ms.export(net, image, file_name=str(exported), file_format=export.file_format)
+        exported.chmod(0o644)
+        if export.ir_version == 1:
             rewrite_file(exported, exported)
-        if file_format == "ONNX" and is_dynamic:
-            exported.chmod(0o644)
+        if is_onnx and is_dynamic:
             leave_batch_open(exported)
+        if is_onnx and export.quantization == "int8":
+            quantize_onnx(exported)
         with replacing(target) as temporary:
             shutil.copyfile(exported, temporary)

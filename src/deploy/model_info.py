@@ -59,8 +59,8 @@ class ModelInfo(BaseModel):
     sha256: str
     file_format: Literal["MINDIR", "AIR", "ONNX"]
     ir_version: int | None
-    # How the weights are stored; None for float32.
-    quantization: Literal["int8"] | None = None
+    # How the weights are stored; none: as float32.
+    quantization: Literal["none", "int8"] = "none"
     num_classes: int
     class_names: list[str] | None
     input: InputInfo

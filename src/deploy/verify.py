@@ -60,7 +60,7 @@ class Row:
         max_difference: largest absolute difference of a logit.
         mean_difference: mean absolute difference of the logits.
         ms_per_image: milliseconds, the median over batches; None where it did not run here.
-        quantization: how the weights are stored, None for float32.
+        quantization: how the weights are stored; none: as float32.
     """
 
     backend: str
@@ -71,11 +71,11 @@ class Row:
     max_difference: float
     mean_difference: float
     ms_per_image: float | None
-    quantization: str | None
+    quantization: str
 
     def is_accepted(self, limits: VerifyConfig) -> bool:
         """Whether it is as close as wanted; rounded weights are judged by the classes that they lead to."""
-        is_close = self.quantization is not None or self.max_difference <= limits.tolerance
+        is_close = self.quantization != "none" or self.max_difference <= limits.tolerance
         return is_close and self.agreement >= limits.min_agreement
 
 
@@ -220,7 +220,7 @@ def format_table(rows: list[Row]) -> str:
 def _limits_of(rows: list[Row], limits: VerifyConfig) -> str:
     """What was accepted, in words."""
     exact = f"within {limits.tolerance:g}"
-    rounded = ", ".join(row.backend for row in rows if row.quantization)
+    rounded = ", ".join(row.backend for row in rows if row.quantization != "none")
     return f"{exact}; {rounded}: on {limits.min_agreement:.2%} of the first classes or more" if rounded else exact
 
 

@@ -148,7 +148,9 @@ class SoftmaxAttention(nn.Cell):
                 return self.attention(q_BND, k_BMD, v_BMD)[0]
             return self.dropped_attention(q_BND, k_BMD, v_BMD, mask_AHPM)[0]
         q_AHPK, k_AHMK, v_AHMK = self.heads(q_BND), self.heads(k_BMD), self.heads(v_BMD)
-        probability_AHPM = self.softmax(self.matmul_bt(q_AHPK * self.scale, k_AHMK))
+        if self.scale != 1.0:
+            q_AHPK = q_AHPK * self.scale
+        probability_AHPM = self.softmax(self.matmul_bt(q_AHPK, k_AHMK))
         if mask_AHPM is not None:
             probability_AHPM = probability_AHPM * mask_AHPM
         return self.tokens(self.matmul(probability_AHPM, v_AHMK), q_BND.shape)

@@ -38,9 +38,9 @@ def test_a_row_by_hand():
 @pytest.mark.parametrize(
     ("offset", "quantization", "limits", "accepted"),
     [
-        (0.9e-4, None, {}, True),
-        (1.1e-4, None, {}, False),
-        (1.1e-4, None, {"tolerance": 1.2e-4}, True),
+        (0.9e-4, "none", {}, True),
+        (1.1e-4, "none", {}, False),
+        (1.1e-4, "none", {"tolerance": 1.2e-4}, True),
         (0.3, "int8", {}, True),
         (0.3, "int8", {"tolerance": 1e-12}, True),
     ],
@@ -50,7 +50,7 @@ def test_the_limit_of_logits_is_for_exact_weights(offset, quantization, limits, 
     assert row.is_accepted(VerifyConfig(**limits)) == accepted
 
 
-@pytest.mark.parametrize("quantization", [None, "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize(("least", "accepted"), [(1.0, False), (0.84, False), (0.83, True)])
 def test_the_limit_of_classes_is_for_all(quantization, least, accepted):
     changed = REFERENCE.copy()

@@ -14,6 +14,7 @@ from mindspore import Tensor, nn
 from src.deploy.exporter import write_graph
 from src.models import build_model
 from src.models.kernels import kernel_form
+from src.schema import ExportConfig
 from tests.networks import FAMILIES, TINY
 from tests.runner.cases import read, run
 
@@ -58,9 +59,10 @@ def exported(request, tmp_path_factory) -> Exported:
         image_CYX.tofile(folder / "images" / f"{name}.bin")
     logits_NK = net(Tensor(image_NCYX)).asnumpy()
     shape = (None, 3, 32, 32)
-    write_graph(net, shape, folder / "v3.mindir", "MINDIR", 3)
-    write_graph(net, shape, folder / "v1.mindir", "MINDIR", 1)
-    write_graph(net, shape, folder / "net.onnx", "ONNX", 3)
+    write_graph(net, shape, folder / "v3.mindir", ExportConfig())
+    # What was folded stays so.
+    write_graph(net, shape, folder / "v1.mindir", ExportConfig(ir_version=1, fold=False))
+    write_graph(net, shape, folder / "net.onnx", ExportConfig(file_format="ONNX", fold=False))
     return Exported(folder, image_NCYX, logits_NK)
 
 
