@@ -12,6 +12,7 @@ from src.deploy.backends import CallBackend, in_chunks, mindir_backend, onnx_bac
 from src.deploy.exporter import write_graph
 from src.deploy.model_info import InputInfo, ModelInfo
 from src.errors import ModelFileError
+from src.schema import ExportConfig
 from tests.deploy.descriptions import description
 
 
@@ -85,7 +86,7 @@ class Rows(nn.Cell):
 @pytest.mark.parametrize(("file_format", "open_file"), [("MINDIR", mindir_backend), ("ONNX", onnx_backend)])
 def test_a_file_for_any_number_of_images_takes_batches_as_they_come(file_format, open_file, tmp_path):
     path = tmp_path / f"rows.{file_format.lower()}"
-    write_graph(Rows(), (None, 3, 4, 4), path, file_format, 3)
+    write_graph(Rows(), (None, 3, 4, 4), path, ExportConfig(file_format=file_format))
     info = description(file=path.name, file_format=file_format, ir_version=3 if file_format == "MINDIR" else None)
     backend = open_file(path, with_shape(info, None, 3, 4, 4))
     for count in (3, 1, 5):
