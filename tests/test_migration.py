@@ -36,7 +36,7 @@ SEEDS = {"CCT": "000", "TNT": "004", "DeiT": "003", "Twins": "001"}
 def zoo_yaml(seed: str) -> str:
     """The YAML in a README of the zoo, with its comments and tabs."""
     (path,) = (SHARED / "seeds").glob(f"{seed}_*.txt")
-    blocks = re.findall(r"```text\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```(?:text|python)\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     (text,) = [block for block in blocks if "arch:" in block]
     return "".join(re.sub("^    ", "", line) for line in text.splitlines(keepends=True))
 
