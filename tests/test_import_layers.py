@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from src.benchmark.settings import BenchmarkConfig, DataBenchmarkConfig
+from src.benchmark.settings import BenchmarkConfig, DataBenchmarkConfig, DeployBenchmarkConfig
 from src.config import sections
 from src.data.check import CheckConfig
 from src.deploy.results import PostprocessConfig
@@ -204,6 +204,7 @@ COMMAND_SECTIONS = (
     ConvertConfig,
     BenchmarkConfig,
     DataBenchmarkConfig,
+    DeployBenchmarkConfig,
 )
 KEYS = [
     *((section, key) for section, cls in sections().items() for key in cls.model_fields),

@@ -10,6 +10,9 @@
     data_runner, data_cases, data_images, own_data_worker, own_pipelines, peer_data_worker, peer_pipelines
               the same for input pipelines instead of networks
 
+    deploy_runner, mindspore_worker, lite_worker, onnx_worker
+              exported files: the C++ runner, ONNX Runtime and MindSpore itself
+
 The peer's process may run in another environment: `peer_worker`, `peers`, `peer_data_worker`, `peer_pipelines` and
 `serving` import nothing but the standard library, torch, torchvision and timm, and what those need.
 """

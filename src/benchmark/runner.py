@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from src.benchmark.cases import Case, chosen_cases
 from src.benchmark.settings import BenchmarkConfig, find_peer_python
-from src.benchmark.table import DataMeasurement, Measurement, format_row, format_table
+from src.benchmark.table import DataMeasurement, DeployMeasurement, Measurement, format_row, format_table
 from src.errors import NumbersError, UserError
 from src.files import write_json
 
@@ -92,7 +92,10 @@ def benchmark(mode: str, config: BenchmarkConfig) -> None:
 
 
 def report(
-    mode: str, measuring: Iterable[Measurement | DataMeasurement], settings: dict[str, Any], json_path: str | None
+    mode: str,
+    measuring: Iterable[Measurement | DataMeasurement | DeployMeasurement],
+    settings: dict[str, Any],
+    json_path: str | None,
 ) -> None:
     """Print the table as it grows; write the settings and the figures to a file where one is named."""
     measured = []

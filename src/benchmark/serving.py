@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -102,6 +103,35 @@ class EpochTimer:
     def _look_at_memory(self) -> None:
         size = largest_child_mb()
         self.worker_mb += [] if size is None else [size]
+
+
+class CallTimer:
+    """Calls a network on one batch after the other.
+
+    Args:
+        infer: waits for the result.
+        batches: of one turn.
+        batch_size: images of each.
+    """
+
+    def __init__(self, infer: Callable[[Any], Any], batches: list[Any], batch_size: int):
+        self.infer, self.batches, self.batch_size = infer, batches, batch_size
+        self.seconds: list[float] = []
+
+    def turn(self) -> None:
+        """Every batch once."""
+        self.seconds = []
+        for batch in self.batches:
+            started = time.perf_counter()
+            self.infer(batch)
+            self.seconds.append(time.perf_counter() - started)
+
+    def report(self) -> dict[str, float]:
+        """Of the last turn: images per second, and the median time of a call."""
+        return {
+            "images_per_second": self.batch_size * len(self.seconds) / sum(self.seconds),
+            "p50_ms": 1e3 * statistics.median(self.seconds),
+        }
 
 
 def serve(

@@ -14,7 +14,7 @@ from src import schema
 from src.config import load_flags
 from src.errors import ConfigError
 
-MODES = ("infer", "train", "data")
+MODES = ("infer", "train", "data", "deploy")
 OWN_ENVIRONMENT = Path(__file__).parents[2] / ".venv-bench"
 INSTALL = "python -m venv .venv-bench && .venv-bench/bin/pip install -r requirements-bench.txt"
 
@@ -58,7 +58,20 @@ class DataBenchmarkConfig(schema.Section):
     json_path: schema.Path = Field(None, description="file for the figures")
 
 
-def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig | DataBenchmarkConfig]:
+class DeployBenchmarkConfig(schema.Section):
+    """benchmark.py deploy: the C++ runner, ONNX Runtime and MindSpore in turns, on the same weights and threads."""
+
+    arch: str = Field("all", description="models, separated by commas: any of this project's")
+    threads: schema.Count = Field(1, description="threads and processor cores of each side")
+    batch_sizes: schema.Counts = Field((1, 8), description="images per call, one line of the table for each")
+    rounds: schema.Count = Field(5, description="turns of each side")
+    json_path: schema.Path = Field(None, description="file for the figures")
+
+
+_SECTIONS = {"data": DataBenchmarkConfig, "deploy": DeployBenchmarkConfig}
+
+
+def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig | DataBenchmarkConfig | DeployBenchmarkConfig]:
     """The mode, which is the first word, and its flags.
 
     Raises:
@@ -66,7 +79,7 @@ def read_command_line(argv: list[str]) -> tuple[str, BenchmarkConfig | DataBench
     """
     if not {"-h", "--help"} & set(argv) and (not argv or argv[0] not in MODES):
         raise ConfigError("command line", "the first word says what is measured", argv[0] if argv else "nothing", MODES)
-    section = DataBenchmarkConfig if argv[0] == "data" else BenchmarkConfig
+    section = _SECTIONS.get(argv[0], BenchmarkConfig)
     config = load_flags(section, "benchmark", argv[1:] if argv[0] in MODES else argv)
     if isinstance(config, BenchmarkConfig):
         if config.breakdown and argv[0] != "train":

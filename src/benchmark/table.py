@@ -48,9 +48,31 @@ class DataMeasurement:
     versions: dict[str, Any] = field(default_factory=dict)
 
 
-def format_table(mode: str, measured: list[Measurement] | list[DataMeasurement]) -> str:
+@dataclass(frozen=True)
+class DeployMeasurement:
+    """One line of the table of exported files, by side: lite (the C++ runner), onnx, mindspore.
+
+    Images per second, median milliseconds of a call, the runner over ONNX Runtime by either, and the largest difference
+    of a logit from MindSpore's.
+    """
+
+    case: str
+    batch_size: int
+    images_per_second: dict[str, float]
+    p50_ms: dict[str, float]
+    ratio: float
+    latency_ratio: float
+    max_difference: float
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
+def format_table(mode: str, measured: list[Measurement] | list[DataMeasurement] | list[DeployMeasurement]) -> str:
     """Header and lines; a ratio over 1 is faster than the peer, a memory ratio under 1 needs less."""
     header = f"{mode:24s}{'batch':>6s}"
+    if mode == "deploy":
+        header += f"{'runner img/s':>13s}{'ORT img/s':>11s}{'ratio':>7s}{'runner p50 ms':>15s}{'ORT p50 ms':>12s}"
+        header += f"{'ratio':>7s}{'MindSpore img/s':>17s}{'max |dlogit|':>14s}"
+        return "\n".join([header, *[format_row(mode, one) for one in measured]])
     if mode == "data":
         header += f"{'workers':>8s}{'ours img/s':>11s}{'peer img/s':>11s}{'ratio':>7s}"
         header += f"{'first ms':>10s}{'peer ms':>9s}{'worker MiB':>12s}{'peer MiB':>10s}"
@@ -60,9 +82,14 @@ def format_table(mode: str, measured: list[Measurement] | list[DataMeasurement])
     return "\n".join([f"{header}  peer", *[format_row(mode, one) for one in measured]])
 
 
-def format_row(mode: str, one: Measurement | DataMeasurement) -> str:
+def format_row(mode: str, one: Measurement | DataMeasurement | DeployMeasurement) -> str:
     """One line of the table."""
     line = f"{one.case:24s}{one.batch_size:6d}"
+    if isinstance(one, DeployMeasurement):
+        speed, latency = one.images_per_second, one.p50_ms
+        line += f"{speed['lite']:13.2f}{speed['onnx']:11.2f}{one.ratio:7.2f}"
+        line += f"{latency['lite']:15.1f}{latency['onnx']:12.1f}{one.latency_ratio:7.2f}"
+        return f"{line}{speed['mindspore']:17.2f}{one.max_difference:14.2e}"
     if isinstance(one, DataMeasurement):
         line += f"{one.workers:8d}{one.own_images_per_second:11.0f}{one.peer_images_per_second:11.0f}{one.ratio:7.2f}"
         line += f"{one.own_first_ms:10.0f}{one.peer_first_ms:9.0f}"

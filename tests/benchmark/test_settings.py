@@ -19,7 +19,7 @@ def test_mode_and_flags():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "the first word says what is measured. Received: nothing. Known: infer, train, data"),
+        ([], "the first word says what is measured. Received: nothing. Known: infer, train, data, deploy"),
         (["--threads", "2"], "Received: --threads"),
         (["infer", "--threads", "0"], "--threads: must be greater than or equal to 1. Received: 0"),
         (["infer", "--peer", "jax"], "--peer: not one of the choices. Received: jax. Known: timm, zoo"),
