@@ -1,11 +1,13 @@
 """Loss and accuracy over every image of a split exactly once.
 
-Shape letters: B batch, K classes.
+Shape letters: B batch, N images, K classes.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,10 +20,10 @@ from src.data.loader import EvalBatch, open_reader, read_eval
 from src.data.sources import open_split
 from src.device import num_ranks, open_device, rank
 from src.errors import DataError, NumbersError
-from src.metrics import TopCounts, cross_entropy_sum, top_counts
+from src.metrics import PREDICTION, TopCounts, counts_of, predictions
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
-from src.trainers.collective import sum_over_ranks
+from src.trainers.collective import of_all_ranks, sum_over_ranks
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 from src.weights.numerics import with_numerics
@@ -31,40 +33,66 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Mean cross entropy and counts of right answers."""
+    """What a network answered.
+
+    Attributes:
+        loss: mean cross entropy.
+        counts: of right answers.
+        prediction_N: a `metrics.PREDICTION` for each image that could be read, in the order of the source.
+        images_per_second: of all ranks, without the first batch, which a network is compiled for; None without others.
+    """
 
     loss: float
     counts: TopCounts
+    prediction_N: np.ndarray
+    images_per_second: float | None
 
 
 def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
-    """Run a network over all batches of this rank, and add up what all ranks found; padding is not counted.
+    """Run a network over all batches of this rank, and bring together what all ranks found; padding is not counted.
+
+    Sums are taken over all images in their order, so that they do not depend on the number of ranks.
+
+    Args:
+        net: the network.
+        batches: as `EvalBatches` gives them to this rank.
 
     Raises:
         NumbersError: a logit that is not finite.
         DataError: nothing but padding.
     """
-    counts, loss_sum, is_finite = TopCounts(), 0.0, True
+    parts, is_finite, started = [], True, math.inf
     was_training = net.training
     net.set_train(False)
     for batch in batches:
-        real_B = ~batch.is_padding_B
-        logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[real_B].astype(np.float32)
+        logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[~batch.is_padding_B].astype(np.float32)
         if not np.isfinite(logits_BK).all():
-            # The other ranks wait for this one's counts, so it is said when they are together.
+            # The other ranks wait for this one's answers, so it is said when they are together.
             is_finite = False
             break
-        label_B = batch.label_B[real_B]
-        counts += top_counts(logits_BK, label_B)
-        loss_sum += cross_entropy_sum(logits_BK, label_B)
+        prediction_B = np.full(len(batch.label_B), -1, PREDICTION)
+        prediction_B[~batch.is_padding_B] = predictions(logits_BK, batch.label_B[~batch.is_padding_B])
+        parts.append(prediction_B)
+        started = min(started, time.perf_counter())
+    seconds = time.perf_counter() - started
     net.set_train(was_training)
-    found = sum_over_ranks(np.array([loss_sum, counts.total, counts.top1, counts.top5, not is_finite], np.float64))
-    loss_sum, counts = float(found[0]), TopCounts(*map(int, found[1:4]))
-    if found[4]:
+    if sum_over_ranks(np.array([not is_finite]))[0]:
         raise NumbersError("evaluation", "the network gives values that are not finite")
-    if not counts.total:
+    prediction_N = _of_all_images(parts)
+    if not len(prediction_N):
         raise DataError("on_bad_image", "no image of the split val can be read")
-    return EvalResult(loss_sum / counts.total, counts)
+    later = sum(np.count_nonzero(part["label"] >= 0) for part in parts[1:])
+    rate = float(sum_over_ranks(np.array([later / seconds if later else 0.0]))[0])
+    return EvalResult(float(prediction_N["loss"].mean()), counts_of(prediction_N), prediction_N, rate or None)
+
+
+def _of_all_images(parts: list[np.ndarray]) -> np.ndarray:
+    """The predictions of all ranks in the order of the images, without padding."""
+    mine = np.concatenate(parts) if parts else np.empty(0, PREDICTION)
+    # Ranks take the images in turns, and have as many rows each.
+    prediction_N = np.stack(of_all_ranks(mine), 1).reshape(-1)
+    prediction_N["index"] = np.where(prediction_N["label"] < 0, -1, np.arange(len(prediction_N)))
+    return prediction_N[prediction_N["index"] >= 0]
 
 
 def print_left_out(left_out: Iterable[str], told: int = 0) -> None:
