@@ -97,6 +97,36 @@ class AppendedFile:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
+def append_under_header(target: Path, header: str, line: str) -> None:
+    """Add a line to a text file that begins with a header, made where it is missing; it is on the disk on return.
+
+    Processes that do so at once take turns.
+
+    Args:
+        target: the file.
+        header: its first line, with its end.
+        line: what to add, with its end.
+
+    Raises:
+        ConfigError: the file begins otherwise.
+    """
+    file = AppendedFile(target)
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        begin, size = os.pread(descriptor, len(header.encode()), 0), os.fstat(descriptor).st_size
+        if size and begin != header.encode():
+            raise ConfigError(target, "has other columns than this version writes, choose another file")
+        # A process that was killed may have left a part of a line.
+        is_whole = not size or os.pread(descriptor, 1, size - 1) == b"\n"
+        file.append(f"{header * (not size)}{chr(10) * (not is_whole)}{line}".encode())
+        file.sync()
+        _sync(target.parent)
+    finally:
+        os.close(descriptor)
+        file.close()
+
+
 def sha256(path: Path) -> str:
     """Content hash of a file."""
     digest = hashlib.sha256()

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from src.errors import ConfigError
-from src.files import AppendedFile, locked, replacing, sha256, sweep_temporaries, write_json, write_text
+from src.files import (
+    AppendedFile,
+    append_under_header,
+    locked,
+    replacing,
+    sha256,
+    sweep_temporaries,
+    write_json,
+    write_text,
+)
 from tests.oracles import PROJECT
 
 TARGET = Path("runs/ckpt_0/net.ckpt")
@@ -198,3 +207,44 @@ except OSError as error:
     with child:
         assert child.stdout.read() == "runs/log\n"
     assert Path("runs/log").read_bytes() == b"first"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Lines under a header
+
+
+def test_a_header_comes_once():
+    target = Path("new folder/results.csv")
+    for number in (1, 2):
+        append_under_header(target, "a,b\n", f"{number},é\n")
+    assert target.read_text(encoding="utf-8") == "a,b\n1,é\n2,é\n"
+
+
+def test_lines_of_another_header_are_not_mixed():
+    target = Path("results.csv")
+    target.write_text("a,b,c\n1,2,3\n")
+    with pytest.raises(ConfigError, match=r"results.csv: has other columns than this version writes"):
+        append_under_header(target, "a,b\n", "1,2\n")
+    assert target.read_text() == "a,b,c\n1,2,3\n"
+
+
+def test_a_part_of_a_line_stays_on_its_own():
+    target = Path("results.csv")
+    target.write_text("a,b\n1,2\n3")
+    append_under_header(target, "a,b\n", "5,6\n")
+    assert target.read_text() == "a,b\n1,2\n3\n5,6\n"
+
+
+def test_processes_that_add_lines_at_once_lose_none():
+    program = """
+from pathlib import Path
+from src.files import append_under_header
+print("ready", flush=True)
+for number in range(50):
+    append_under_header(Path("results.csv"), "who,number\\n", f"{sys.argv[1:]},{number}\\n")
+"""
+    children = [start(program) for _ in range(4)]
+    assert [child.wait() for child in children] == [0] * 4
+    header, *lines = Path("results.csv").read_text().splitlines()
+    assert header == "who,number"
+    assert sorted(lines) == sorted(f"[],{number}" for number in range(50) for _ in children)
