@@ -8,9 +8,9 @@ def main(argv: list[str]) -> None:
     from src.config import load_config
 
     config = load_config("eval", argv)
-    from src.trainers.evaluator import evaluate_checkpoint
+    from src.report.evaluation import evaluate_and_report
 
-    evaluate_checkpoint(config)
+    evaluate_and_report(config)
 
 
 if __name__ == "__main__":

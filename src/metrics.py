@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 
 import numpy as np
@@ -178,6 +179,21 @@ def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float,
     low, high = ((center + sign * half) / (1 + z * z / total) for sign in (-1, 1))
     # Where nothing or everything is right the bound is exact, but for rounding.
     return (0.0 if right == 0 else low), (1.0 if right == total else high)
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Probability of a difference at least as large between two networks that are equally good on the same images.
+
+    Args:
+        gained: images that the second one alone has right.
+        lost: images that the first one alone has right.
+
+    Q. McNemar, Psychometrika 12, 1947, with the binomial distribution itself: a two-sided sign test.
+    """
+    differing = gained + lost
+    tail = sum(math.comb(differing, count) for count in range(min(gained, lost) + 1))
+    # Whole numbers first: powers of two beyond float's range.
+    return min(1.0, float(Fraction(2 * tail, 2**differing)))
 
 
 @dataclass(frozen=True)

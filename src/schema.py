@@ -309,6 +309,24 @@ class RunConfig(Section):
     train_url: Path = Field(None, description="ModelArts output")
 
 
+class EvaluationConfig(Section):
+    """What eval.py looks at, and what it writes besides the zoo's lines."""
+
+    eval_set: Literal[
+        "val", "imagenet_v2", "imagenet_real", "imagenet_a", "imagenet_r", "imagenet_sketch", "imagenet_c"
+    ] = Field("val", description="the split val, or another set of ImageNet's classes in the folder data_url")
+    class_order: Path = Field(
+        None,
+        description="ImageNet sets, where the weights do not say their classes: train folder, or file of a name a line",
+    )
+    real_labels: Path = Field(None, description="real.json of imagenet_real")
+    metrics: or_none(Literal["per_class"]) = Field(
+        None, description="per_class: precision, recall, F1 of every class, also to OUTPUT_DIR/per_class.csv"
+    )
+    results_csv: Path = Field(None, description="file to add a line to for every evaluation")
+    compare: Patterns = Field((), description="more weights, to compare with pretrained on the same images: B,C")
+
+
 class ExportConfig(Section):
     """The exported file."""
 
@@ -358,6 +376,7 @@ class Config(BaseModel):
     precision: PrecisionConfig = PrecisionConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     run: RunConfig = RunConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
 

@@ -28,7 +28,7 @@ LAYERS = (
     {"data", "models"},
     {"weights"},
     {"trainers", "deploy"},
-    {"benchmark"},
+    {"benchmark", "report"},
 )
 LEVEL = {part: level for level, row in enumerate(LAYERS) for part in row}
 ENTRY_SCRIPTS = sorted(path.name for path in PROJECT.glob("*.py"))

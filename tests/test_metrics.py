@@ -17,6 +17,7 @@ from src.metrics import (
     confusion_matrix,
     counts_of,
     label_ranks,
+    mcnemar_p,
     mean_of_classes,
     predictions,
     reliability,
@@ -196,6 +197,18 @@ def test_intervals_hold_the_share_and_mirror(total, data):
     mirrored = wilson_interval(total - right, total)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-12)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_probability_of_a_difference_equals_scipy(gained, lost):
+    wanted = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert mcnemar_p(gained, lost) == pytest.approx(wanted, rel=1e-6)
+    assert mcnemar_p(gained, lost) == mcnemar_p(lost, gained)
+
+
+def test_probability_of_a_difference_beyond_floats():
+    assert mcnemar_p(0, 5000) == 0.0
+    assert mcnemar_p(2500, 2500) == 1.0
 
 
 def test_known_calibration_error():

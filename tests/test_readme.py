@@ -52,7 +52,9 @@ def test_tree_is_complete():
     files = [name for name in listed.stdout.splitlines() if not name.startswith(folders) and name not in dotted]
     assert (
         sorted(
-            set(files) - set(TREE) - {f"src/{p}__init__.py" for p in ("", "data/", "weights/", "trainers/", "deploy/")}
+            set(files)
+            - set(TREE)
+            - {f"src/{p}__init__.py" for p in ("", "data/", "weights/", "trainers/", "deploy/", "report/")}
         )
         == []
     )

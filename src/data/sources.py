@@ -75,7 +75,7 @@ def list_class_folders(folder: Path) -> ImageList:
         DataError: fewer than two classes, a class without images, or a folder that cannot be read.
     """
     with readable(folder):
-        class_names = _folder_names(folder)
+        class_names = folder_names(folder)
         if len(class_names) < 2:
             raise DataError(folder, "must hold at least two class folders", ", ".join(class_names) or "none")
         paths: list[str] = []
@@ -100,16 +100,17 @@ def _open_folder(root: Path, split: str, val_fraction: float) -> ImageList:
     folder = root / split
     if not folder.is_dir():
         hint = "" if has_val else ", or set val_fraction to hold out a share of every class"
-        known = _folder_names(root)[:5] or None
+        known = folder_names(root)[:5] or None
         raise DataError("data_url", f"must hold a folder {split} of class folders{hint}", root, known)
     images = list_class_folders(folder)
-    if split == "val" and has_train and _folder_names(root / "train") != list(images.class_names):
-        extra = sorted(set(_folder_names(root / "train")) ^ set(images.class_names))
+    if split == "val" and has_train and folder_names(root / "train") != list(images.class_names):
+        extra = sorted(set(folder_names(root / "train")) ^ set(images.class_names))
         raise DataError(folder, "must have the same class folders as train", f"differing {', '.join(extra[:5])}")
     return images
 
 
-def _folder_names(folder: Path) -> list[str]:
+def folder_names(folder: Path) -> list[str]:
+    """The folders in a folder, sorted; hidden and system ones are left out."""
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
 

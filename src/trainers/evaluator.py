@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import require_built
 from src.data.build import eval_batches_of
+from src.data.eval_sets import EvalSet, open_eval_set
 from src.data.loader import EvalBatch, open_reader, read_eval
-from src.data.sources import open_split
 from src.device import num_ranks, open_device, rank
 from src.errors import DataError, NumbersError
 from src.metrics import PREDICTION, TopCounts, counts_of, predictions
@@ -48,7 +49,7 @@ class EvalResult:
     images_per_second: float | None
 
 
-def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
+def evaluate(net: nn.Cell, batches: Iterable[EvalBatch], columns: Sequence[int] | None = None) -> EvalResult:
     """Run a network over all batches of this rank, and bring together what all ranks found; padding is not counted.
 
     Sums are taken over all images in their order, so that they do not depend on the number of ranks.
@@ -56,6 +57,7 @@ def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
     Args:
         net: the network.
         batches: as `EvalBatches` gives them to this rank.
+        columns: outputs that may be answers, in the order of the labels; None for all.
 
     Raises:
         NumbersError: a logit that is not finite.
@@ -66,6 +68,8 @@ def evaluate(net: nn.Cell, batches: Iterable[EvalBatch]) -> EvalResult:
     net.set_train(False)
     for batch in batches:
         logits_BK = net(Tensor(batch.image_BCYX)).asnumpy()[~batch.is_padding_B].astype(np.float32)
+        if columns is not None:
+            logits_BK = logits_BK[:, columns]
         if not np.isfinite(logits_BK).all():
             # The other ranks wait for this one's answers, so it is said when they are together.
             is_finite = False
@@ -106,36 +110,70 @@ def print_left_out(left_out: Iterable[str], told: int = 0) -> None:
             print(f"warning: and {len(new) - _SHOWN} more", file=sys.stderr)
 
 
-def evaluate_checkpoint(config: Config) -> EvalResult:
-    """Evaluate the weights ``pretrained`` of a config on its val split, and print the zoo's lines.
+@dataclass(frozen=True)
+class Evaluation:
+    """A set of weights on a set of images.
+
+    Attributes:
+        config: resolved, with the numerics of the weights.
+        weights: their file.
+        eval_set: the images, and what counted as an answer.
+        result: what the network answered.
+    """
+
+    config: Config
+    weights: Path
+    eval_set: EvalSet
+    result: EvalResult
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether the first answer is right, (N,)."""
+        prediction_N, accepted = self.result.prediction_N, self.eval_set.accepted
+        if accepted is None:
+            return prediction_N["rank"] == 0
+        pairs = zip(prediction_N["index"].tolist(), prediction_N["first"].tolist(), strict=True)
+        return np.array([first in accepted[index] for index, first in pairs])
+
+
+def evaluate_checkpoint(config: Config) -> Evaluation:
+    """Evaluate the weights ``pretrained`` of a config on the set that it names, and print the zoo's lines.
 
     Raises:
+        ConfigError: weights that are not named, or do not say their classes where they must.
         DataError: missing images, or classes other than the weights were trained for.
         ModelFileError: weights that are missing, damaged or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
     config = resolved(config)
-    model, data, run = config.model, config.data, config.run
-    images = open_split(data, "val", model.num_classes)
-    weights = given_weights(model)
+    weights = given_weights(config.model)
     manifest = verified_manifest(weights)
-    if manifest is not None and manifest.class_names != list(images.class_names):
-        differing = sorted(set(manifest.class_names) ^ set(images.class_names))
-        raise DataError(images.root, f"has other classes than {weights} was trained for", ", ".join(differing[:5]))
-    open_device(run)
-    model = with_numerics(model, weights)
-    print(f"==> Creating model '{model.arch}'")
-    net = build_configured_model(model)
+    eval_set = open_eval_set(config, manifest and manifest.class_names)
+    open_device(config.run)
+    config = config.model_copy(update={"model": with_numerics(config.model, weights)})
+    print(f"==> Creating model '{config.model.arch}'")
+    net = build_configured_model(config.model)
     print(f"=> loading pretrained weights from '{weights}'")
-    print(load_given_weights(net, model))
-    batches = eval_batches_of(config, images, rank(), num_ranks())
+    print(load_given_weights(net, config.model))
+    batches = eval_batches_of(config, eval_set.images, rank(), num_ranks())
     print("=> begin eval")
-    with open_reader(data.num_parallel_workers, val=batches) as reader:
-        result = evaluate(net, read_eval(reader))
+    with open_reader(config.data.num_parallel_workers, val=batches) as reader:
+        result = evaluate(net, read_eval(reader), eval_set.columns)
     print_left_out(reader.left_out)
-    counts = result.counts
-    named = {"Loss": result.loss, "Top1-Acc": counts.top1_accuracy, "Top5-Acc": counts.top5_accuracy}
+    evaluation = Evaluation(config, weights, eval_set, result)
+    print_scores(evaluation)
+    return evaluation
+
+
+def print_scores(evaluation: Evaluation) -> None:
+    """The zoo's line with the accuracies, and the counts behind them."""
+    eval_set, counts = evaluation.eval_set, evaluation.result.counts
+    if eval_set.accepted is not None:
+        right = int(np.count_nonzero(evaluation.is_right))
+        print(f"=> eval results:{{'Top1-Acc': {right / counts.total}}}")
+        print(f"{right} of {counts.total} images right, by any of their labels")
+        return
+    named = {"Loss": evaluation.result.loss, "Top1-Acc": counts.top1_accuracy, "Top5-Acc": counts.top5_accuracy}
     print(f"=> eval results:{named}")
-    print(f"{counts.top1} of {counts.total} images right, {counts.top5} among the first five")
-    print("=> eval success")
-    return result
+    among = "" if eval_set.columns is None else f", of {len(eval_set.columns)} classes"
+    print(f"{counts.top1} of {counts.total} images right, {counts.top5} among the first five{among}")

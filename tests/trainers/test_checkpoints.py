@@ -137,6 +137,11 @@ def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, cap
     assert capsys.readouterr().err == "warning: going on with another setting: base_lr 0.01 -> 0.5\n"
 
 
+def test_keys_of_other_commands_change_no_run(folder, tmp_path):
+    newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
+    assert open_folder(tmp_path, metrics="per_class", tolerance=0.5).find_resume().path == newest
+
+
 def test_a_run_that_went_back_goes_on_from_there(folder, tmp_path):
     """What had come further is neither taken for the newest nor a reason to drop what is saved now."""
     epochs = [{"epoch": 1, "top1": 0.5}, {"epoch": 2, "top1": 0.75}]

@@ -171,7 +171,7 @@ def test_the_moving_average_is_evaluated_on_request(whole_run_with_all, data, tm
     best = whole_run_with_all / "best.ckpt"
     line = next(line for line in history(whole_run_with_all) if line["epoch"] == read_manifest(best).epoch)
     for use_ema, prefix in ((False, ""), (True, "ema_")):
-        result = evaluate_checkpoint(small_run.config(data, tmp_path, pretrained=best, use_ema=use_ema))
+        result = evaluate_checkpoint(small_run.config(data, tmp_path, pretrained=best, use_ema=use_ema)).result
         assert result.counts.top1_accuracy == line[f"{prefix}top1"]
         assert result.loss == pytest.approx(line[f"{prefix}val_loss"], abs=1e-6)
 

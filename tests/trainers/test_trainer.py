@@ -129,7 +129,7 @@ def test_cooldown_start_epoch_layers_and_freezing(data, tmp_path, capsys):
 
 def test_evaluation_gives_the_number_of_training(whole_run, data, capsys):
     best = whole_run / "best.ckpt"
-    result = evaluate_checkpoint(small_run.config(data, whole_run.parent, pretrained=best))
+    result = evaluate_checkpoint(small_run.config(data, whole_run.parent, pretrained=best)).result
     line = max(history(whole_run), key=lambda line: line["top1"])
     assert (result.counts.total, result.counts.top1_accuracy) == (small_run.NUM_VAL, line["top1"])
     assert result.loss == pytest.approx(line["val_loss"], abs=1e-6)
