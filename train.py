@@ -8,9 +8,9 @@ def main(argv: list[str]) -> None:
     from src.config import load_config
 
     config = load_config("train", argv)
-    from src.trainers.trainer import train
+    from src.report.training import train_and_report
 
-    train(config)
+    train_and_report(config)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,7 @@ class RunConfig(Section):
         10,
         description="epochs past the warm-up, after which a loss no better than guessing ends the run; 0: never",
     )
+    report: bool = Field(False, description="evaluate the best weights once more at the end, into ckpt_0/report.html")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
 
@@ -325,6 +326,7 @@ class EvaluationConfig(Section):
     )
     results_csv: Path = Field(None, description="file to add a line to for every evaluation")
     compare: Patterns = Field((), description="more weights, to compare with pretrained on the same images: B,C")
+    report_file: Path = Field(None, description="HTML file to write a report to (eval.py --report)")
 
 
 class ExportConfig(Section):
@@ -415,7 +417,10 @@ VALUE_ALIASES = {
 # Zoo keys that never had an effect.
 DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
 # In these commands a common flag means another key than in the YAML.
-COMMAND_FLAGS = {"export": {"batch_size": "export_batch_size", "b": "export_batch_size"}}
+COMMAND_FLAGS = {
+    "eval": {"report": "report_file"},
+    "export": {"batch_size": "export_batch_size", "b": "export_batch_size"},
+}
 # What training accepts today; anything else loads, and is refused when a run would need it.
 BUILT_FOR_TRAINING: dict[str, tuple] = {
     "in_channels": (3,),

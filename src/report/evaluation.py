@@ -8,7 +8,9 @@ from src.device import rank
 from src.errors import ConfigError
 from src.report.class_table import class_rows, table_lines, write_class_csv
 from src.report.comparison import comparison_lines, config_for
+from src.report.content import content_of
 from src.report.corruptions import corruption_errors, error_lines
+from src.report.page import write_report
 from src.report.results_csv import append_result
 from src.schema import Config
 from src.trainers.evaluator import Evaluation, evaluate_checkpoint
@@ -49,3 +51,7 @@ def _say_and_write(evaluation: Evaluation) -> None:
         print("\n".join(table_lines(rows)))
         path = write_class_csv(Path(evaluation.config.checkpoint.output_dir), rows)
         print(f"=> {len(rows)} classes in {path}")
+    if wanted.report_file is not None:
+        target = Path(wanted.report_file)
+        write_report(target, content_of(evaluation))
+        print(f"=> report in {target}")

@@ -9,12 +9,13 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from src.config import require_built
 from src.data.build import eval_batches_of, train_batches_of
+from src.data.eval_sets import EvalSet
 from src.data.loader import open_reader
 from src.data.sources import open_split
 from src.device import num_ranks, open_device, rank, stop_on_signals
@@ -22,9 +23,10 @@ from src.errors import ConfigError, DataError, ModelFileError
 from src.files import locked
 from src.models import build_configured_model, num_parameters, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
-from src.trainers.checkpoints import RunFolder, committed_checkpoints
+from src.trainers.checkpoints import BEST, RunFolder, committed_checkpoints
 from src.trainers.collective import require_equal_on_all_ranks, text_of_first
 from src.trainers.ema import MovingAverage
+from src.trainers.evaluator import EvalResult, Evaluation
 from src.trainers.losses import DistillationLoss, SoftTargetCrossEntropy
 from src.trainers.optimizers import build_optimizer
 from src.trainers.parameter_groups import plan_lines
@@ -41,14 +43,61 @@ from src.weights.numerics import with_numerics
 _RULER = "=" * 25
 
 
+class Trained(NamedTuple):
+    """A run that has come to its end.
+
+    Attributes:
+        folder: its directory.
+        config: resolved, with the numerics of its weights.
+        best: what its best weights answer on the split val; None where no report is wanted, or nothing was evaluated.
+    """
+
+    folder: Path
+    config: Config
+    best: Evaluation | None
+
+
 def train(config: Config) -> Path:
-    """Train, evaluating after every epoch; returns the run directory.
+    """Train, evaluating after every epoch; returns the run directory. See `train_to_end`."""
+    return train_to_end(config).folder
+
+
+def train_to_end(config: Config) -> Trained:
+    """Train, evaluating after every epoch.
 
     An existing run in the directory is gone on with, from its newest complete checkpoint, to the same numbers.
 
     Raises:
         UserError: see the classes of `src.errors`; what was saved before stays.
         KeyboardInterrupt: a signal, or ``stop_after``; the state is saved.
+    """
+    trainer, path = open_run(config)
+    is_first, best = rank() == 0, None
+    with locked(path) if is_first else contextlib.nullcontext():
+        folder = None
+        if is_first:
+            folder = folder_of(trainer, path)
+        step, state = start_weights(trainer, folder)
+        print_plan(trainer, step)
+        with (
+            open_reader(trainer.config.data.num_parallel_workers, trainer.train_batches, trainer.val_batches) as reader,
+            open_log(trainer, path, step, state, reader.workers) as log,
+        ):
+            run = TrainingRun(trainer, folder, log, reader, step, state)
+            if folder is not None:
+                folder.mend_best(log.epochs)
+            run.go_to_end()
+            if trainer.config.run.report and trainer.val_batches is not None:
+                best = _evaluation_of_best(trainer, path, run.judge_best())
+    print("train success")
+    return Trained(path, trainer.config, best)
+
+
+def open_run(config: Config) -> tuple[Trainer, Path]:
+    """Everything that a run works with, and its directory, which is not touched.
+
+    Raises:
+        UserError: what cannot be, of configuration, data and weights.
     """
     require_built(config, BUILT_FOR_TRAINING)
     config = resolved(config)
@@ -57,28 +106,20 @@ def train(config: Config) -> Path:
     # Importing MindSpore and joining a cluster start threads.
     stop_on_signals()
     # The first rank alone reads weights, and writes.
-    is_first, path = rank() == 0, Path(config.checkpoint.output_dir) / "ckpt_0"
-    model = with_numerics(config.model, first_weights(config, path)) if is_first else config.model
+    path = Path(config.checkpoint.output_dir) / "ckpt_0"
+    model = with_numerics(config.model, first_weights(config, path)) if rank() == 0 else config.model
     model = model.model_copy(update={"compat": text_of_first(model.compat or "")})
-    config = config.model_copy(update={"model": model})
-    trainer = build_trainer(config)
+    trainer = build_trainer(config.model_copy(update={"model": model}))
     require_one_job(trainer)
-    with locked(path) if is_first else contextlib.nullcontext():
-        folder = None
-        if is_first:
-            folder = folder_of(trainer, path)
-        step, state = start_weights(trainer, folder)
-        print_plan(trainer, step)
-        with (
-            open_reader(config.data.num_parallel_workers, trainer.train_batches, trainer.val_batches) as reader,
-            open_log(trainer, path, step, state, reader.workers) as log,
-        ):
-            run = TrainingRun(trainer, folder, log, reader, step, state)
-            if folder is not None:
-                folder.mend_best(log.epochs)
-            run.go_to_end()
-    print("train success")
-    return path
+    return trainer, path
+
+
+def _evaluation_of_best(trainer: Trainer, path: Path, result: EvalResult) -> Evaluation:
+    """What eval.py would make of the best weights of a run."""
+    weights = path / BEST
+    given = {"pretrained": str(weights), "use_ema": trainer.average is not None}
+    config = trainer.config.model_copy(update={"model": trainer.config.model.model_copy(update=given)})
+    return Evaluation(config, weights, EvalSet("val", trainer.val_batches.source), result)
 
 
 def first_weights(config: Config, folder: Path) -> Path | None:

@@ -21,10 +21,10 @@ from src.data.workers import BatchReader
 from src.device import StopRequest, num_ranks
 from src.errors import DataError, ModelFileError, NumbersError
 from src.schema import Config
-from src.trainers.checkpoints import RunFolder, best_epoch
+from src.trainers.checkpoints import BEST, RunFolder, best_epoch
 from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks, sum_over_ranks
 from src.trainers.ema import MovingAverage, decay_at
-from src.trainers.evaluator import evaluate, print_left_out
+from src.trainers.evaluator import EvalResult, evaluate, print_left_out
 from src.trainers.guards import Guards
 from src.trainers.optimizers import Optimizer
 from src.trainers.precision import LossScale
@@ -277,6 +277,18 @@ class TrainingRun:
             counts = result.counts
             found |= {"ema_val_loss": result.loss, "ema_top1": counts.top1_accuracy, "ema_top5": counts.top5_accuracy}
         return found | {"val_images": counts.total}
+
+    def judge_best(self) -> EvalResult:
+        """What the weights of the best epoch answer, on all ranks; they stay in the network.
+
+        Raises:
+            ModelFileError: there are none.
+        """
+        if self.folder is not None:
+            self.trainer.restore(self.folder.path / BEST)
+        self.trainer.share_from_first()
+        with self.trainer.averaged() if self.trainer.average else contextlib.nullcontext():
+            return evaluate(self.trainer.net, read_eval(self.reader))
 
     def eval_batches(self, stop: StopRequest) -> Iterator[EvalBatch]:
         """The batches of the split val, as long as nobody asks to stop; several ranks come to the end together."""

@@ -1,14 +1,18 @@
-"""Evaluations that were made up, and weights as training leaves them."""
+"""Evaluations and reports that were made up, and weights as training leaves them."""
 
+import datetime
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from src.data.eval_sets import EvalSet
 from src.data.image_source import ImageList
 from src.files import sha256
 from src.metrics import PREDICTION, counts_of
 from src.models import resolved
+from src.report.content import Content, SplitCounts
+from src.report.mistakes import Mistake
 from src.schema import Config
 from src.trainers.evaluator import EvalResult, Evaluation
 from src.weights.manifest import Manifest, flat_config, write_manifest
@@ -59,3 +63,46 @@ def write_checkpoint(path: Path, data: Path, **flags: object) -> Path:
     )
     write_manifest(path, manifest)
     return path
+
+
+def records(epochs: int = 3) -> list[dict]:
+    """The log of a run of ten updates an epoch, with a record every five."""
+    found = []
+    for step in range(5, 10 * epochs + 1, 5):
+        epoch = (step - 1) // 10 + 1
+        now = {"epoch": epoch, "step": step, "loss": 3 / step, "lr": step / 1000, "images_per_second": 100.0 + epoch}
+        found.append({"kind": "step", **now})
+        if step % 10 == 0:
+            found.append({"kind": "epoch", **now, "val_loss": 2 / step, "top1": 1 - 1 / step, "top5": 1.0})
+    return found
+
+
+def content(class_names: tuple[str, ...], **changed: object) -> Content:
+    """A report with everything: each class has four images, one of which is taken for the next class."""
+    K = len(class_names)
+    label_N = np.repeat(np.arange(K), 4)
+    first_N = np.where(np.arange(4 * K) % 4 == 0, (label_N + 1) % K, label_N)
+    made = evaluation(answers(label_N, first_N, np.linspace(0.05, 1.0, 4 * K)), class_names)
+    pictures = [Image.new("RGB", (side, side), (200, 30, 30)) for side in (32, 224)]
+    mistakes = [
+        Mistake("a/1.png", class_names[0], class_names[1], 0.9, pictures[0]),
+        Mistake("a/2.png", class_names[1], class_names[0], 0.8, pictures[1], pictures[1]),
+    ]
+    rows = [
+        {"backend": "checkpoint", "images": 4, "top1": 0.75, "agreement": 1.0, "max_difference": 0.0},
+        {"backend": "ONNX Runtime", "images": 4, "top1": 0.75, "agreement": 1.0, "max_difference": 2.5e-6},
+    ]
+    values = dict(
+        config=made.config,
+        made=datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc),
+        versions={"python": "3.11.7", "commit": "abc123"},
+        weights=made.weights,
+        weights_sha256="0123456789abcdef" * 4,
+        manifest=None,
+        records=records(),
+        splits=[SplitCounts("train", class_names, np.full(K, 9)), SplitCounts("val", class_names, np.full(K, 4))],
+        evaluation=made,
+        mistakes=mistakes,
+        backends=rows,
+    )
+    return Content(**{**values, **changed})
