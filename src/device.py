@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -123,6 +124,19 @@ def open_device(run: RunConfig) -> None:
     ms.set_seed(run.seed)
     np.random.seed(run.seed)
     random.seed(run.seed)
+
+
+@contextlib.contextmanager
+def operator_by_operator() -> Iterator[None]:
+    """Run networks without compiling them for a while: only then do hooks of cells see what goes through."""
+    import mindspore as ms
+
+    mode = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)
 
 
 def fuse_elementwise() -> str:

@@ -50,14 +50,8 @@ def test_tree_is_complete():
     folders = tuple(name for name in TREE if name.endswith("/"))
     dotted = (".gitignore", ".editorconfig", ".clang-format", ".pre-commit-config.yaml")
     files = [name for name in listed.stdout.splitlines() if not name.startswith(folders) and name not in dotted]
-    assert (
-        sorted(
-            set(files)
-            - set(TREE)
-            - {f"src/{p}__init__.py" for p in ("", "data/", "weights/", "trainers/", "deploy/", "report/")}
-        )
-        == []
-    )
+    packages = ("", "data/", "weights/", "trainers/", "deploy/", "report/")
+    assert sorted(set(files) - set(TREE) - {f"src/{package}__init__.py" for package in packages}) == []
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make (\S+)", TEXT, re.MULTILINE))

@@ -142,6 +142,13 @@ class SoftmaxAttention(nn.Cell):
         P = self.window_size**2 or N
         return B * N // P, self.num_heads, P, self.window_size**2 or k_BMD.shape[1]
 
+    def probabilities(self, q_BND: Tensor, k_BMD: Tensor) -> Tensor:
+        """What `construct` weighs the values by, for those who want to see it: (A, H, P, M), whose rows sum to 1."""
+        if self.composed:
+            # They do not depend on the values.
+            return self.attention(q_BND, k_BMD, k_BMD)[1]
+        return self.softmax(self.matmul_bt(self.heads(q_BND) * self.scale, self.heads(k_BMD)))
+
     def construct(self, q_BND: Tensor, k_BMD: Tensor, v_BMD: Tensor, mask_AHPM: Tensor | None = None) -> Tensor:
         if self.composed:
             if mask_AHPM is None:

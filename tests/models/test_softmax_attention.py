@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from src.models.kernels import FORMS
 from src.models.softmax_attention import SoftmaxAttention
 from tests.models.forms import build, check_forms
 from tests.models.test_kernels import GRADIENTS, VALUES, normal
@@ -66,6 +67,18 @@ def test_windows_attend_to_themselves(masked):
             expected[image, rows, columns] = out.reshape(W, W, D)
     expected = expected.reshape(B, side * side, D)
     check_forms(masked_net(mask, W), q, k, v, expected=expected, tolerance=VALUES, gradient_tolerance=GRADIENTS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("N", "M", "W"), [(9, 4, 0), (16, 16, 2)])
+def test_probabilities_are_what_the_values_are_weighed_by(N, M, W, form):
+    q, k, v = (Tensor(2.0 * normal(B, count, D, seed=seed)) for seed, count in ((1, N), (2, M), (3, M)))
+    net = build(lambda: SoftmaxAttention(D, H, W), form).set_train(False)
+    probability_AHPM = net.probabilities(q, k)
+    assert probability_AHPM.shape == net.mask_shape(q, k)
+    np.testing.assert_allclose(probability_AHPM.asnumpy().sum(-1), 1.0, rtol=0, atol=1e-6)
+    out = net.tokens(net.matmul(probability_AHPM, net.heads(v)), q.shape)
+    np.testing.assert_allclose(net(q, k, v).asnumpy(), out.asnumpy(), rtol=0, atol=VALUES)
 
 
 def test_large_scores_are_finite():
