@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
@@ -49,30 +50,48 @@ def load_config(command: str, argv: list[str]) -> Config:
     Raises:
         ConfigError: every fault of the YAML and the flags.
     """
-    parser = _parser(command, sections().values(), schema.COMMAND_FLAGS.get(command, {}))
-    for name in schema.CONFIG_FLAGS:
-        parser.add_argument(f"--{name}", dest="config", metavar="YAML", default=argparse.SUPPRESS)
-    parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and leave")
+    parser = _config_parser(command, sections().values())
     parsed, faults, warnings = _parse(parser, argv)
-    print_config = parsed.pop("print_config")
-    values, origins = {}, {}
-    path = parsed.pop("config", None)
-    if path is not None:
-        values, origins, more = _read_yaml_chain(path, faults)
-        warnings += more
-    for key, value in parsed.items():
-        values[key], origins[key] = value, f"--{key}"
-    config = _build(values, origins, faults)
-    if print_config:
-        print(dump_config(config), end="")
-        sys.exit(0)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    path = parsed.get("config")
+    config = _configured(parsed, faults, warnings)
     if path is not None:
         print(f"=> Reading YAML config from {path}")
     flat = {key: value for _, section in config for key, value in section}
     print(argparse.Namespace(**flat))
     return config
+
+
+def load_request(
+    command: str,
+    argv: list[str],
+    own: type[SectionT],
+    recorded: Callable[[SectionT, Mapping[str, Any]], dict[str, Any]],
+) -> tuple[Config, SectionT, list[str]]:
+    """The configuration of a command that has keys of its own too and takes words, such as names of files.
+
+    Words are what belongs to no flag, and all that follows ``--``. Nothing is printed, but for ``--print_config``.
+
+    Args:
+        command: its name.
+        argv: the command line without the program's name.
+        own: the section of its own keys.
+        recorded: values of the configuration's keys where no YAML is named, by the own keys and the flags given; flags
+            beat them.
+
+    Returns:
+        The configuration, the command's own keys, and the words.
+
+    Raises:
+        ConfigError: every fault of the YAML and the flags.
+    """
+    end = argv.index("--") if "--" in argv else len(argv)
+    words: list[str] = []
+    parser = _config_parser(command, [own, *sections().values()])
+    parsed, faults, warnings = _parse(parser, _with_values(argv[:end], own), words)
+    given = {key: _value_alias(key, parsed.pop(key)) for key in own.model_fields if key in parsed}
+    settings = _validate(own, given, {key: f"--{key}" for key in own.model_fields}, faults)
+    config = _configured(parsed, faults, warnings, lambda flags: recorded(settings, flags))
+    return config, settings, words + argv[end + 1 :]
 
 
 def load_flags(section: type[SectionT], command: str, argv: list[str]) -> SectionT:
@@ -130,7 +149,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError("command line", message)
 
 
-def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
+def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, str]) -> _Parser:
     """Flat flags from section classes; values stay text, pydantic reads them."""
     parser = _Parser(prog=f"{command}.py", usage=f"python {command}.py [--key value ...]", allow_abbrev=False)
     aliases: dict[str, list[str]] = {}
@@ -158,6 +177,25 @@ def _parser(command: str, classes: Any, renamed: dict[str, str]) -> _Parser:
     return parser
 
 
+def _config_parser(command: str, classes: Iterable[type[Section]]) -> _Parser:
+    """Flags of a command that takes a YAML."""
+    parser = _parser(command, classes, schema.COMMAND_FLAGS.get(command, {}))
+    for name in schema.CONFIG_FLAGS:
+        parser.add_argument(f"--{name}", dest="config", metavar="YAML", default=argparse.SUPPRESS)
+    parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and leave")
+    return parser
+
+
+def _with_values(argv: list[str], own: type[Section]) -> list[str]:
+    """The command line with ``=True`` behind a switch of ``own`` that a word follows: it would pass for its value."""
+    switches = {f"--{key}" for key, field in own.model_fields.items() if field.annotation is bool}
+    following = [*argv[1:], ""]
+    return [
+        f"{word}=True" if word in switches and after.lower() not in {"true", "false"} else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
 def _choices(annotation: Any) -> tuple:
     """The values of a Literal, also inside of Optional."""
     if get_origin(annotation) is Literal:
@@ -165,8 +203,13 @@ def _choices(annotation: Any) -> tuple:
     return next((found for part in get_args(annotation) if (found := _choices(part))), ())
 
 
-def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Values that were given, a fault for each word that is no flag, and warnings."""
+def _parse(
+    parser: _Parser, argv: list[str], words: list[str] | None = None
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Values that were given, a fault for each word that is no flag, and warnings.
+
+    Where ``words`` is given, what belongs to no flag is no fault, but is put there.
+    """
     namespace, unknown = parser.parse_known_args(argv)
     known = [option for action in parser._actions for option in action.option_strings]
     faults = []
@@ -174,6 +217,8 @@ def _parse(parser: _Parser, argv: list[str]) -> tuple[dict[str, Any], list[str],
         if word.startswith("-") and not _is_number(word):
             name = word.split("=")[0]
             faults.append(fault(name, "no such flag", None, difflib.get_close_matches(name, known, n=3) or None))
+        elif words is not None:
+            words.append(word)
         elif not any(previous.startswith("-") for previous in unknown[: unknown.index(word)]):
             faults.append(fault("command line", "expects --key value", word))
     values = {key: value for key, value in vars(namespace).items() if key != "verbose"}
@@ -250,6 +295,32 @@ def _merge(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Validation
+
+
+def _configured(
+    parsed: dict[str, Any],
+    faults: list[str],
+    warnings: list[str],
+    recorded: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> Config:
+    """The configuration of parsed flags and the YAML among them, or else of recorded values; prints the warnings."""
+    print_config = parsed.pop("print_config")
+    values, origins = {}, {}
+    path = parsed.pop("config", None)
+    if path is not None:
+        values, origins, more = _read_yaml_chain(path, faults)
+        warnings += more
+    elif recorded is not None and not faults:
+        values = recorded(parsed)
+    for key, value in parsed.items():
+        values[key], origins[key] = value, f"--{key}"
+    config = _build(values, origins, faults)
+    if print_config:
+        print(dump_config(config), end="")
+        sys.exit(0)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return config
 
 
 def _build(values: dict[str, Any], origins: dict[str, str], faults: list[str]) -> Config:

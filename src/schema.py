@@ -416,10 +416,11 @@ VALUE_ALIASES = {
 }
 # Zoo keys that never had an effect.
 DEAD_KEYS = ("keep_bn_fp32", "nonlinearity", "drop_out", "curr_epoch", "deploy")
-# In these commands a common flag means another key than in the YAML.
+# In these commands a flag means a key of another name.
 COMMAND_FLAGS = {
     "eval": {"report": "report_file"},
     "export": {"batch_size": "export_batch_size", "b": "export_batch_size"},
+    "predict": {"csv": "csv_file", "json": "json_file"},
 }
 # What training accepts today; anything else loads, and is refused when a run would need it.
 BUILT_FOR_TRAINING: dict[str, tuple] = {

@@ -13,6 +13,7 @@ from src.data.check import CheckConfig
 from src.deploy.results import PostprocessConfig
 from src.deploy.runner_inputs import PreprocessConfig
 from src.models import MODELS, SIZE_ALIASES
+from src.report.predict_settings import PredictConfig
 from src.schema import BUILT_FOR_TRAINING
 from src.trainers.launch_plan import LaunchConfig
 from src.weights.convert_settings import ConvertConfig
@@ -202,6 +203,7 @@ COMMAND_SECTIONS = (
     PostprocessConfig,
     LaunchConfig,
     ConvertConfig,
+    PredictConfig,
     BenchmarkConfig,
     DataBenchmarkConfig,
     DeployBenchmarkConfig,

@@ -9,6 +9,7 @@ import pytest
 from src.config import load_config, load_flags
 from src.deploy import preprocess_jobs
 from src.deploy.results import PostprocessConfig
+from src.report import predict_settings
 from src.trainers import launch_plan
 from src.weights import convert_settings
 from tests.cpp_runner import ROOT
@@ -32,6 +33,10 @@ def test_commands_parse(name, flags, monkeypatch):
     elif name == "distribute":
         _, script, words = launch_plan.read_command_line(shlex.split(flags))
         load_config(script.removesuffix(".py"), list(words))
+    elif name == "predict":
+        # What lies beside the weights is there after a training only.
+        monkeypatch.setattr(predict_settings, "recorded_values", lambda settings, flags: {})
+        predict_settings.read_command_line(shlex.split(flags))
     elif name == "convert":
         convert_settings.read_command_line(shlex.split(flags))
     elif name != "benchmark":

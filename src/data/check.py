@@ -109,6 +109,12 @@ def shown(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def encodable(line: str) -> str:
+    """A line without letters that stdout cannot take: a terminal that cannot show a name must not end the command."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Which images there are
 
@@ -310,6 +316,4 @@ def _print_report(report: Report, most: int | None) -> None:
 
 
 def _print(line: str) -> None:
-    # A terminal that cannot show a name must not end the check.
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding))
+    print(encodable(line))

@@ -62,7 +62,7 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize, centre crop, normalise: the one transform of eval, preprocess and verify.
+    """Resize, centre crop, normalise: the one transform of eval, preprocess, predict and verify.
 
     Attributes:
         image_size: side of the result.

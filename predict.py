@@ -1,0 +1,17 @@
+"""Classes of images: ``python predict.py --pretrained FILE | --mindir FILE | --onnx FILE PATH ...``."""
+
+from src.startup import run
+
+
+def main(argv: list[str]) -> None:
+    """Read the command line, predict."""
+    from src.report.predict_settings import read_command_line
+
+    request = read_command_line(argv)
+    from src.report.prediction import predict
+
+    predict(request)
+
+
+if __name__ == "__main__":
+    run(main)
