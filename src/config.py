@@ -155,11 +155,13 @@ def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, s
     aliases: dict[str, list[str]] = {}
     for alias, key in {**schema.ALIASES, **schema.SHORT_FLAGS, **renamed}.items():
         aliases.setdefault(key, []).append(alias)
-    taken = set(renamed)
+    classes, taken = tuple(classes), set(renamed)
+    # A command's own key may have the name that another codebase gave to another key.
+    keys = {key for cls in classes for key in cls.model_fields}
     for cls in classes:
         group = parser.add_argument_group(cls.__name__.removesuffix("Config").lower(), cls.__doc__.splitlines()[0])
         for key, field in cls.model_fields.items():
-            names = [alias for alias in aliases.get(key, []) if alias not in taken or renamed.get(alias) == key]
+            names = [alias for alias in aliases.get(key, []) if renamed.get(alias) == key or alias not in taken | keys]
             names = ([] if key in taken else [key]) + names
             flags = [f"-{n}" if len(n) == 1 else f"--{n}" for n in names]
             if not flags:
