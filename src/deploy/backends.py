@@ -77,6 +77,16 @@ class CallBackend:
 
 
 def mindir_backend(path: Path, info: ModelInfo) -> Backend:
+    """See `open_mindir`."""
+    return CallBackend(open_mindir(path, info), info.quantization)
+
+
+def onnx_backend(path: Path, info: ModelInfo) -> Backend:
+    """See `open_onnx`."""
+    return CallBackend(open_onnx(path, info), info.quantization)
+
+
+def open_mindir(path: Path, info: ModelInfo) -> Compute:
     """A MINDIR of IR version 3, run by MindSpore at the batch size it was exported for.
 
     Raises:
@@ -90,7 +100,7 @@ def mindir_backend(path: Path, info: ModelInfo) -> Backend:
     return _of_file(path, info, "MindSpore", lambda image_BCYX: net(Tensor(image_BCYX)).asnumpy())
 
 
-def onnx_backend(path: Path, info: ModelInfo) -> Backend:
+def open_onnx(path: Path, info: ModelInfo) -> Compute:
     """An ONNX file, run by ONNX Runtime at the batch size it was exported for.
 
     Raises:
@@ -118,8 +128,8 @@ def in_chunks(compute: Compute, size: int) -> Compute:
     return run
 
 
-def _of_file(path: Path, info: ModelInfo, library: str, compute: Compute) -> Backend:
-    """A backend of an exported file, whose failures are errors of that file."""
+def _of_file(path: Path, info: ModelInfo, library: str, compute: Compute) -> Compute:
+    """Any number of images through an exported file, whose failures are errors of that file."""
 
     def run(image_BCYX: np.ndarray) -> np.ndarray:
         with _failures_of(path, library):
@@ -127,7 +137,7 @@ def _of_file(path: Path, info: ModelInfo, library: str, compute: Compute) -> Bac
 
     size = info.input.shape[0]
     # A file for any number of images takes batches as they come.
-    return CallBackend(in_chunks(run, size) if size else run, info.quantization)
+    return in_chunks(run, size) if size else run
 
 
 @contextlib.contextmanager

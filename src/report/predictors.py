@@ -17,8 +17,8 @@ from mindspore import Tensor, nn
 from src.config import require_built
 from src.data.sources import open_split
 from src.data.transforms import EvalTransform
+from src.deploy.backends import open_mindir, open_onnx
 from src.deploy.model_info import verified_model_info
-from src.deploy.verify import mindir_backend, onnx_backend
 from src.device import open_device
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError
 from src.models import MODELS, build_configured_model, resolved
@@ -116,9 +116,9 @@ def _of_exported(config: Config, file: Path, settings: PredictConfig) -> Predict
         made_for = {"arch": info.arch, **info.transform.transform().as_dict()}
         differing = {key: value for key, value in wanted.items() if value != made_for[key]}
         raise ModelFileError(file, "was exported for another network or transform, leave these keys out", differing)
-    backend = mindir_backend(file) if settings.mindir else onnx_backend(file)
+    compute = open_mindir(file, info) if settings.mindir else open_onnx(file, info)
     names = tuple(info.class_names or _numbers(info.num_classes))
-    return Predictor(info.arch, file, backend, transform, config.data.exif_orientation, names)
+    return Predictor(info.arch, file, compute, transform, config.data.exif_orientation, names)
 
 
 def _class_names(config: Config, manifest: Manifest | None) -> tuple[str, ...]:

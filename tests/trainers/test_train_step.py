@@ -17,6 +17,8 @@ from tests.networks import DEIT, NO_DROPS, TINY_IMAGE_SIZE, fill, tiny, values
 from tests.oracles import read_json, requires_oracles
 
 RATE = 1e-2
+# Those whose updates have a form of their own.
+OTHERS = sorted(OPTIMIZERS.keys() - {"adamw", "sgd", "adam_weight_decay"})
 
 
 class Run:
@@ -55,7 +57,7 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
 
 
 @pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-5)])
-@pytest.mark.parametrize("accumulation", [2, 4])
+@pytest.mark.parametrize("accumulation", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_batches_make_the_update_of_one_larger_batch(accumulation, optimizer, tolerance):
     """AdamW divides by the gradient's size, and so makes more of a rounding where the gradient is small."""
     whole, parts = Run(optimizer=optimizer), Run(accumulation, optimizer=optimizer)
@@ -78,7 +80,7 @@ def test_a_power_of_two_as_loss_scale_changes_no_bit():
     assert_equal(scaled.state(), plain.state())
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS.keys() - {"sgd", "adam_weight_decay"}))
+@pytest.mark.parametrize("optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_an_overflow_leaves_everything_as_it_was(optimizer):
     run = Run(scales=True, averages=True, optimizer=optimizer)
     run(0, scale=8.0, ema_decay=0.5)
@@ -90,7 +92,7 @@ def test_an_overflow_leaves_everything_as_it_was(optimizer):
     assert not set(run.state()) - {name for name, array in run.state().items() if np.isfinite(array).all()}
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_batch_may_be_overwritten_once_its_step_is_over(accumulation):
     """Batches lie in memory that worker processes write the next ones into."""
     kept, overwritten = Run(accumulation), Run(accumulation)
