@@ -87,7 +87,7 @@ def onnx_backend(path: Path, info: ModelInfo) -> Backend:
 
 
 def open_mindir(path: Path, info: ModelInfo) -> Compute:
-    """A MINDIR of IR version 3, run by MindSpore at the batch size it was exported for.
+    """A MINDIR of IR version 3, run by MindSpore at the batch size that it was exported for.
 
     Raises:
         ModelFileError: another format, or an IR version that MindSpore does not run.
@@ -101,7 +101,7 @@ def open_mindir(path: Path, info: ModelInfo) -> Compute:
 
 
 def open_onnx(path: Path, info: ModelInfo) -> Compute:
-    """An ONNX file, run by ONNX Runtime at the batch size it was exported for.
+    """An ONNX file, run by ONNX Runtime at the batch size that it was exported for.
 
     Raises:
         ModelFileError: another format, or a file that ONNX Runtime does not take.
@@ -116,8 +116,13 @@ def open_onnx(path: Path, info: ModelInfo) -> Compute:
     return _of_file(path, info, "ONNX Runtime", lambda image_BCYX: session.run(None, {name: image_BCYX})[0])
 
 
-def in_chunks(compute: Compute, size: int) -> Compute:
-    """A computation of a fixed batch size for any number of images; the last call is filled up with zeros."""
+def in_chunks(compute: Compute, size: int | None) -> Compute:
+    """A computation of a fixed batch size for any number of images; the last call is filled up with zeros.
+
+    One whose size is None takes any number by itself.
+    """
+    if size is None:
+        return compute
 
     def run(image_BCYX: np.ndarray) -> np.ndarray:
         B = len(image_BCYX)
@@ -135,9 +140,7 @@ def _of_file(path: Path, info: ModelInfo, library: str, compute: Compute) -> Com
         with _failures_of(path, library):
             return compute(image_BCYX)
 
-    size = info.input.shape[0]
-    # A file for any number of images takes batches as they come.
-    return in_chunks(run, size) if size else run
+    return in_chunks(run, info.input.shape[0])
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from src.deploy.backends import Answers
+from src.deploy.model_info import ModelInfo
 from src.deploy.results import read_logits
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError, UserError
 
@@ -25,17 +26,18 @@ class CppRunner:
 
     Args:
         model: MINDIR of IR version 1.
+        info: its description.
         threads: that compute one call.
         folder: an empty one, for images and results.
-        quantization: how the model's weights are stored; none: as float32.
 
     Raises:
         UserError: the runner is not built and cannot be.
     """
 
-    def __init__(self, model: Path, threads: int, folder: Path, quantization: str = "none"):
-        self._model, self._threads, self._folder, self._quantization = model, threads, folder, quantization
+    def __init__(self, model: Path, info: ModelInfo, threads: int, folder: Path):
+        self._model, self._info, self._threads, self._folder = model, info, threads, folder
         self._images: list[str] = []
+        self._batch = 0
         self._binary = built_runner(PROJECT)
         (folder / "images").mkdir()
 
@@ -52,6 +54,7 @@ class CppRunner:
 
     def add(self, image_BCYX: np.ndarray, count: int) -> None:
         """Write the first ``count`` images of a batch."""
+        self._batch = len(image_BCYX)
         for image_CYX in image_BCYX[:count]:
             name = f"{len(self._images):08d}.bin"
             image_CYX.tofile(self._folder / "images" / name)
@@ -65,12 +68,14 @@ class CppRunner:
         """
         command = [self._binary, "--mindir_path", self._model.resolve(), "--input0_path", "images"]
         command += ["--device_target", "CPU", "--threads", str(self._threads)]
+        if self._info.input.shape[0] is None:
+            command += ["--batch", str(self._batch)]
         ran = subprocess.run(command, cwd=self._folder, capture_output=True, text=True)
         if ran.returncode:
             raise _ERRORS.get(ran.returncode, UserError)("C++ runner", _reason(ran))
         times = (self._folder / "time_Result" / "test_perform_static.txt").read_text(encoding="utf-8")
         median = float(re.search(r"^p50: (\S+) ms$", times, re.MULTILINE)[1])
-        return Answers(read_logits(self._folder / "result_Files", self._images), median, self._quantization)
+        return Answers(read_logits(self._folder / "result_Files", self._images), median, self._info.quantization)
 
 
 def built_runner(project: Path) -> Path:

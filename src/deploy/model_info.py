@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from src import schema
 from src.data.transforms import EvalTransform
 from src.errors import ModelFileError
 from src.files import sha256, write_text
@@ -18,15 +19,21 @@ class TransformInfo(BaseModel):
     ``resize_size`` says what follows from the others, for readers in other languages.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    image_size: int
-    crop_pct: float
+    image_size: schema.Count
+    crop_pct: Annotated[float, Field(gt=0, le=1)]
     interpolation: Literal["bicubic", "bilinear", "lanczos", "hamming"]
     resize_mode: Literal["shorter", "squash"]
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[schema.Positive, schema.Positive, schema.Positive]
     resize_size: int
+
+    @model_validator(mode="after")
+    def _check_resize_size(self) -> TransformInfo:
+        if self.resize_size != self.transform().resize_size:
+            raise ValueError(f"resize_size {self.resize_size} does not follow from image_size and crop_pct")
+        return self
 
     @classmethod
     def of(cls, transform: EvalTransform) -> TransformInfo:
@@ -44,7 +51,7 @@ class InputInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    shape: tuple[int | None, int, int, int]
+    shape: tuple[schema.Count | None, schema.Count, schema.Count, schema.Count]
     dtype: Literal["float32"]
 
 
@@ -69,6 +76,12 @@ class ModelInfo(BaseModel):
     source_sha256: str
     versions: dict[str, str]
     config: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> ModelInfo:
+        if self.input.shape[2:] != (self.transform.image_size,) * 2:
+            raise ValueError(f"input of {self.input.shape[2:]} pixels, but images of {self.transform.image_size}")
+        return self
 
 
 def info_path(model_file: Path) -> Path:

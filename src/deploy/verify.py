@@ -168,7 +168,7 @@ def _open(one: Exported, settings: VerifyConfig, batches: EvalBatches, folder: P
         return mindir_backend(one.path, one.info)
     if one.backend == ONNX:
         return onnx_backend(one.path, one.info)
-    runner = CppRunner(one.path, settings.runner_threads, folder, one.info.quantization)
+    runner = CppRunner(one.path, one.info, settings.runner_threads, folder)
     runner.reserve(len(batches.source), 3 * 4 * batches.transform.image_size**2)
     return runner
 

@@ -56,6 +56,8 @@ def test_chunks_of_a_fixed_size(count):
 
     np.testing.assert_array_equal(in_chunks(compute, 3)(images(count)), sums(images(count)))
     assert seen == [3] * -(-count // 3)
+    np.testing.assert_array_equal(in_chunks(compute, None)(images(count)), sums(images(count)))
+    assert seen[-1] == count
 
 
 def exported(tmp_path: Path, file_format: str) -> tuple[Path, ModelInfo]:

@@ -10,8 +10,10 @@ import pytest
 
 from src.deploy import cpp_runner
 from src.deploy.cpp_runner import CppRunner, built_runner
+from src.deploy.model_info import InputInfo
 from src.errors import ConfigError, DataError, ModelFileError, NumbersError, UserError
 from tests.cpp_runner import ROOT
+from tests.deploy.descriptions import description
 
 NEVER = 1_000_000_000
 
@@ -89,13 +91,20 @@ def test_what_a_build_lacks_is_one_line(missing, tmp_path, monkeypatch):
     assert line.startswith("C++ runner: cannot be built: " + ("LITE_HOME: " if missing == "lite" else f"{missing}: "))
 
 
+@pytest.fixture(params=[1, None])
+def info(request):
+    """Of a model for one image, or for any number."""
+    shape = (request.param, 3, 16, 16)
+    return description(quantization="int8", input=InputInfo(name="image_BCYX", shape=shape, dtype="float32"))
+
+
 @pytest.fixture
-def runner(project, tmp_path, monkeypatch):
+def runner(project, tmp_path, monkeypatch, info):
     """The project's program on two images."""
     monkeypatch.setattr(cpp_runner, "PROJECT", project)
     folder = tmp_path / "images and results"
     folder.mkdir()
-    runner = CppRunner(Path("model.mindir"), 3, folder, "int8")
+    runner = CppRunner(Path("model.mindir"), info, 3, folder)
     image_BCYX = np.arange(24, dtype=np.float32).reshape(3, 2, 2, 2)
     runner.add(image_BCYX, 2)
     for index in (0, 1):
@@ -104,7 +113,7 @@ def runner(project, tmp_path, monkeypatch):
     return runner
 
 
-def test_results_and_time_are_read(runner, project):
+def test_results_and_time_are_read(runner, project, info):
     # Its results are its images.
     copies = 'for n in 0 1; do cp "images/0000000$n.bin" "result_Files/0000000${n}_0.bin"; done'
     times = "mkdir time_Result; printf 'p50: 1.5e+01 ms\\np90: 9 ms\\n' >time_Result/test_perform_static.txt"
@@ -114,7 +123,8 @@ def test_results_and_time_are_read(runner, project):
     assert (answers.ms_per_image, answers.quantization) == (15, "int8")
     words = (project.parent / "images and results" / "words").read_text().split()
     model = Path("model.mindir").resolve()
-    assert words == f"--mindir_path {model} --input0_path images --device_target CPU --threads 3".split()
+    usual = f"--mindir_path {model} --input0_path images --device_target CPU --threads 3".split()
+    assert words == usual + (["--batch", "3"] if info.input.shape[0] is None else [])
 
 
 @pytest.mark.parametrize(
