@@ -27,7 +27,8 @@ from src.errors import ConfigError, NumbersError
 
 RUNNER = ROOT / "ascend310_infer" / "out" / "main"
 ARCHS = ("deit_small_patch16_224", "cct_14_7x2_224", "tnt_s_patch16_224", "pcpvt_small_v0")
-CALLS_PER_TURN = 8
+# Of a turn: so many images, but never fewer calls than it takes to speak of a median.
+IMAGES_PER_TURN, FEWEST_CALLS = 16, 3
 # As verify.py's.
 TOLERANCE = 1e-4
 SIDES = {"lite": "lite_worker", "onnx": "onnx_worker"}
@@ -45,7 +46,7 @@ def benchmark_deploy(config: DeployBenchmarkConfig) -> None:
         raise ConfigError("deploy", "needs the C++ runner: `make runner` builds it", RUNNER)
     cases = chosen_archs(config.arch)
     measuring = (measure_deploy(case, batch, config) for case in cases for batch in config.batch_sizes)
-    settings = {"mode": "deploy", "threads": config.threads, "rounds": config.rounds, "calls": CALLS_PER_TURN}
+    settings = {"mode": "deploy", "threads": config.threads, "rounds": config.rounds}
     report("deploy", measuring, settings, config.json_path)
 
 
@@ -67,7 +68,8 @@ def measure_deploy(case: Case, batch_size: int, config: DeployBenchmarkConfig) -
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         request = {
             **dict(arch=case.arch, image_size=case.image_size, num_classes=case.num_classes, sizes=case.sizes),
-            **dict(threads=config.threads, batch_size=batch_size, calls=CALLS_PER_TURN),
+            **dict(threads=config.threads, batch_size=batch_size),
+            **dict(calls=max(FEWEST_CALLS, IMAGES_PER_TURN // batch_size)),
             **dict(folder=folder, runner=str(RUNNER)),
         }
         # The first one writes what the others read.

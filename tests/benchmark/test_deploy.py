@@ -47,7 +47,6 @@ def stand_in(folder: Path, moved: float = 0.0) -> Path:
 @pytest.fixture
 def tiny_case(monkeypatch):
     monkeypatch.setattr(deploy_runner, "chosen_archs", lambda names: [_TINY])
-    monkeypatch.setattr(deploy_runner, "CALLS_PER_TURN", 2)
 
 
 def test_a_whole_run(tiny_case, monkeypatch, tmp_path, capsys):
@@ -59,7 +58,7 @@ def test_a_whole_run(tiny_case, monkeypatch, tmp_path, capsys):
     assert line.split()[:3] == ["tiny", "4", "2000.00"]
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     (one,) = figures["cases"]
-    assert (figures["mode"], figures["threads"], figures["calls"]) == ("deploy", 1, 2)
+    assert (figures["mode"], figures["threads"], figures["rounds"]) == ("deploy", 1, 2)
     # The runner's percentile is per image of a call of four.
     assert (one["p50_ms"]["lite"], one["images_per_second"]["lite"]) == (10.0, 2000.0)
     assert one["p50_ms"]["onnx"] > 0

@@ -55,6 +55,15 @@ def test_a_network_too_small_for_lite_is_refused_and_leaves_nothing(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {"vit.ckpt"}
 
 
+def test_folding_can_be_left_out(tmp_path):
+    weights, products = vit_weights(tmp_path), {}
+    for fold in (True, False):
+        path = export("vit", tmp_path, pretrained=weights, file_format="ONNX", fold=fold)
+        products[fold] = sum(node.op_type == "Mul" for node in onnx.load(path).graph.node)
+    # One attention in each of two blocks.
+    assert products[False] - products[True] == 2
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # ONNX
 

@@ -197,9 +197,17 @@ class BatchInside(nn.Cell):
         return ops.tile(x_BND[:1], (x_BND.shape[0], 1, 1))
 
 
+class Repeated(nn.Cell):
+    """Repeats a row of every image."""
+
+    def construct(self, x_BND):
+        return ops.broadcast_to(x_BND[:, :1], (-1, 3, 16))
+
+
 def test_networks_that_cannot_leave_the_batch_open(tmp_path):
     refused(export_dynamic(BatchBehind(), (None, 8, 16), tmp_path), "first axis", "export a fixed batch")
     refused(export_dynamic(BatchInside(), (None, 8, 16), tmp_path), "no rule", "Shape (first at")
+    refused(export_dynamic(Repeated(), (None, 8, 16), tmp_path), "BroadcastTo has to have a fixed shape", "[-1, 3, 16]")
     refused(export_dynamic(nn.ReLU(), (None, 8, 16), tmp_path), "first operator", "Received: ReLU", "Conv2D")
 
 
