@@ -182,8 +182,9 @@ def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, s
 def _config_parser(command: str, classes: Iterable[type[Section]]) -> _Parser:
     """Flags of a command that takes a YAML."""
     parser = _parser(command, classes, schema.COMMAND_FLAGS.get(command, {}))
-    for name in schema.CONFIG_FLAGS:
-        parser.add_argument(f"--{name}", dest="config", metavar="YAML", default=argparse.SUPPRESS)
+    flags = [f"--{name}" for name in schema.CONFIG_FLAGS]
+    help_text = "file of keys and values; a flag beats its line (see configs/)"
+    parser.add_argument(*flags, dest="config", metavar="YAML", default=argparse.SUPPRESS, help=help_text)
     parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and leave")
     return parser
 

@@ -119,7 +119,7 @@ def append_under_header(target: Path, header: str, line: str) -> None:
             raise ConfigError(target, "has other columns than this version writes, choose another file")
         # A process that was killed may have left a part of a line.
         is_whole = not size or os.pread(descriptor, 1, size - 1) == b"\n"
-        file.append(f"{header * (not size)}{chr(10) * (not is_whole)}{line}".encode())
+        file.append(f"{header * (not size)}{chr(10) * (not is_whole)}{line}".encode("utf-8", "surrogateescape"))
         file.sync()
         _sync(target.parent)
     finally:

@@ -306,6 +306,7 @@ class RunConfig(Section):
         description="epochs past the warm-up, after which a loss no better than guessing ends the run; 0: never",
     )
     report: bool = Field(False, description="evaluate the best weights once more at the end, into ckpt_0/report.html")
+    dry_run: bool = Field(False, description="train.py: check everything and print the plan; train and write nothing")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from mindspore import nn
+from mindspore import Parameter, nn
 from mindspore.nn.utils import no_init_parameters
 
 from src.errors import ConfigError
@@ -71,8 +71,18 @@ def catalog(archs: list[str]) -> Iterator[CatalogRow]:
 def multiply_accumulates(net: nn.Cell) -> int:
     """Of one image: convolutions, affine maps, and both matrix products of attention."""
     places, attention = net.applications()
-    weights = [(name, p.size) for name, p in net.parameters_and_names() if name.endswith(".weight") and p.ndim > 1]
-    return attention + sum(size * _count(places, name) for name, size in weights)
+    return attention + sum(weight.size * _count(places, name) for name, weight in _weights(net))
+
+
+def layer_outputs(net: nn.Cell) -> int:
+    """Numbers that convolutions and affine maps give for one image."""
+    places, _ = net.applications()
+    return sum(weight.shape[0] * _count(places, name) for name, weight in _weights(net))
+
+
+def _weights(net: nn.Cell) -> list[tuple[str, Parameter]]:
+    """Of convolutions and affine maps; outputs are their first dimension."""
+    return [(name, one) for name, one in net.parameters_and_names() if name.endswith(".weight") and one.ndim > 1]
 
 
 def _count(places: dict[str, int], name: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.files import write_text
+from src.files import replacing
 from src.metrics import class_scores, confused_pairs, mean_of_classes
 
 PER_CLASS_CSV = "per_class.csv"
@@ -115,7 +115,9 @@ def write_class_csv(folder: Path, rows: Sequence[ClassRow]) -> Path:
         known = ["" if isinstance(value, float) and math.isnan(value) else value for value in values]
         writer.writerow([*known, row.taken_for, row.taken])
     target = folder / PER_CLASS_CSV
-    write_text(target, text.getvalue())
+    with replacing(target) as temporary:
+        # Names of folders need not be valid UTF-8.
+        temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
     return target
 
 

@@ -78,13 +78,12 @@ class RunFolder:
         self.branch, self.origin = 0, ""
 
     def find_resume(self) -> Resumed | None:
-        """The checkpoint to go on from, by the key ``resume``; None to start anew.
+        """The checkpoint to go on from, by the key ``resume``; None to start anew. Nothing is written.
 
         Raises:
             ConfigError: ``none`` where a run exists, or settings other than the run's.
             ModelFileError: the checkpoint that was asked for is missing, damaged or not of a run.
         """
-        sweep_temporaries(self.path)
         choice = self.config.checkpoint.resume
         if choice == "auto":
             found = self._newest_verified()
@@ -103,7 +102,11 @@ class RunFolder:
         return found
 
     def begin(self, resumed: Resumed | None) -> tuple[int, dict[str, Any]]:
-        """Write the configuration; returns the updates that are done, and what else the checkpoint says of the run."""
+        """Write the configuration; returns the updates that are done, and what else the checkpoint says of the run.
+
+        What killed runs left half-written is removed.
+        """
+        sweep_temporaries(self.path)
         header = "".join(f"# {name} {version}\n" for name, version in self.versions.items())
         write_text(self.path / "config.yaml", header + dump_config(self.config))
         if resumed is None:

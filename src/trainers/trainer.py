@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -21,26 +20,24 @@ from src.data.sources import open_split
 from src.device import num_ranks, open_device, rank, stop_on_signals
 from src.errors import ConfigError, DataError, ModelFileError
 from src.files import locked
-from src.models import build_configured_model, num_parameters, resolved
+from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_TRAINING, Config
-from src.trainers.checkpoints import BEST, RunFolder, committed_checkpoints
+from src.trainers.checkpoints import BEST, Resumed, RunFolder, committed_checkpoints
 from src.trainers.collective import require_equal_on_all_ranks, text_of_first
 from src.trainers.ema import MovingAverage
 from src.trainers.evaluator import EvalResult, Evaluation
 from src.trainers.losses import DistillationLoss, SoftTargetCrossEntropy
 from src.trainers.optimizers import build_optimizer
-from src.trainers.parameter_groups import plan_lines
+from src.trainers.plan import print_plan, summary_lines
 from src.trainers.precision import LossScale, cast_network
 from src.trainers.run_log import RunLog
-from src.trainers.schedules import effective_rate_line, learning_rate, run_epochs
+from src.trainers.schedules import run_epochs
 from src.trainers.teacher import load_teacher
 from src.trainers.train_step import Updates
 from src.trainers.training_run import Trainer, TrainingRun, digest_of
 from src.weights.load import load_given_weights
 from src.weights.manifest import flat_config
 from src.weights.numerics import with_numerics
-
-_RULER = "=" * 25
 
 
 class Trained(NamedTuple):
@@ -79,6 +76,10 @@ def train_to_end(config: Config) -> Trained:
             folder = folder_of(trainer, path)
         step, state = start_weights(trainer, folder)
         print_plan(trainer, step)
+        if is_first and sys.stdout.isatty():
+            begin = f"going on after update {step:,}" if step else "from the beginning"
+            print("\n".join(summary_lines(trainer, path, begin)))
+        print("begin train", flush=True)
         with (
             open_reader(trainer.config.data.num_parallel_workers, trainer.train_batches, trainer.val_batches) as reader,
             open_log(trainer, path, step, state, reader.workers) as log,
@@ -204,17 +205,11 @@ def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict
     Raises:
         UserError: nothing that fits, as `RunFolder.find_resume` and `load_given_weights` say.
     """
-    model, per_epoch = trainer.config.model, trainer.steps_per_epoch
+    per_epoch = trainer.steps_per_epoch
     step, state = run_epochs(trainer.config.schedule).start * per_epoch, {}
     if folder is not None:
         found = folder.find_resume()
-        if found is not None:
-            trainer.restore(found.path)
-        elif model.pretrained is not None:
-            print(f"=> loading pretrained weights from '{model.pretrained}'")
-            print(load_given_weights(trainer.net, model, reset_head=model.reset_head))
-            if trainer.average is not None:
-                trainer.average.restart()
+        put_weights(trainer, found)
         done, state = folder.begin(found)
         step = max(step, done)
         if found is not None:
@@ -224,6 +219,22 @@ def start_weights(trainer: Trainer, folder: RunFolder | None) -> tuple[int, dict
     trainer.share_from_first()
     step, state = json.loads(text_of_first(json.dumps([step, state])))
     return step, state
+
+
+def put_weights(trainer: Trainer, found: Resumed | None) -> None:
+    """Put in the weights of a checkpoint of the run, else those that the key ``pretrained`` names.
+
+    Raises:
+        ModelFileError: weights that do not fit.
+    """
+    model = trainer.config.model
+    if found is not None:
+        trainer.restore(found.path)
+    elif model.pretrained is not None:
+        print(f"=> loading pretrained weights from '{model.pretrained}'")
+        print(load_given_weights(trainer.net, model, reset_head=model.reset_head))
+        if trainer.average is not None:
+            trainer.average.restart()
 
 
 def open_log(trainer: Trainer, path: Path, step: int, state: dict[str, Any], workers: int) -> RunLog:
@@ -237,41 +248,3 @@ def open_log(trainer: Trainer, path: Path, step: int, state: dict[str, Any], wor
         is_first_rank=rank() == 0,
         workers=workers,
     )
-
-
-def print_plan(trainer: Trainer, done: int) -> None:
-    """The zoo's lines before the first step, of which so many updates are done."""
-    config, steps_per_epoch = trainer.config, trainer.steps_per_epoch
-    optim, schedule, precision = config.optim, config.schedule, config.precision
-    global_batch = trainer.train_batches.update_size
-    print(f"=> using arch: {config.model.arch}")
-    print(f"=> params_num: {num_parameters(trainer.net, trainable_only=True)}")
-    print(f"=> using amp_level {precision.amp_level}")
-    if precision.amp_level != "O0" and config.run.device_target == "CPU":
-        print(f"warning: amp_level {precision.amp_level} computes in float32 on a CPU", file=sys.stderr)
-    print(scale_line(config))
-    print(f"{_RULER}Using {'label smoothing' if config.augment.label_smoothing else 'Simple CE'}{_RULER}")
-    print(f"=> Getting {config.data.set} dataset")
-    print(f"=> When using train_wrapper, using optimizer {optim.optimizer}")
-    print("\n".join(plan_lines(trainer.net, optim)))
-    print(f"=> Get LR from epoch: {done // steps_per_epoch}")
-    print(f"=> Start step: {done}")
-    print(f"=> Total step: {run_epochs(schedule).stop * steps_per_epoch}")
-    print(f"=> Accumulation step:{optim.accumulation_step}")
-    if num_ranks() > 1:
-        print(f"=> rank {rank()} of {num_ranks()}, {global_batch} images per update")
-    peak = math.ceil(schedule.warmup_length * steps_per_epoch)
-    print(effective_rate_line(optim, global_batch))
-    print(f"learning_rate {learning_rate(peak, steps_per_epoch, optim, schedule, global_batch)}")
-    print(f"clip_global_norm {bool(optim.clip_global_norm and optim.clip_global_norm_value)}")
-    print("begin train", flush=True)
-
-
-def scale_line(config: Config) -> str:
-    """The zoo's line on the loss scale."""
-    scale = LossScale(config)
-    if not scale.in_use:
-        return f"=> When amp_level is {config.precision.amp_level}, using fixed loss_scale with 1.0"
-    if scale.is_dynamic:
-        return f"=> Using DynamicLossScaleUpdateCell, loss_scale_value:{scale.value:g}"
-    return f"=> Using FixedLossScaleUpdateCell, loss_scale_value:{scale.value:g}"

@@ -198,7 +198,11 @@ def test_the_best_epoch_is_the_first_with_the_highest_top1_or_that_of_the_averag
 def test_leftovers_of_a_kill_are_swept(folder, tmp_path):
     leftover = folder.path / ".partial-0123456789ab-x.ckpt"
     leftover.write_bytes(b"half")
-    open_folder(tmp_path).find_resume()
+    again = open_folder(tmp_path)
+    found = again.find_resume()
+    # To look for a checkpoint changes nothing; to begin does.
+    assert leftover.exists()
+    again.begin(found)
     assert not leftover.exists()
 
 
