@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from src import schema
+from src import aliases
 from src.errors import ConfigError, fault
 from src.schema import Config, Section
 from src.strict_yaml import read_yaml, write_value
@@ -152,16 +152,16 @@ class _Parser(argparse.ArgumentParser):
 def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, str]) -> _Parser:
     """Flat flags from section classes; values stay text, pydantic reads them."""
     parser = _Parser(prog=f"{command}.py", usage=f"python {command}.py [--key value ...]", allow_abbrev=False)
-    aliases: dict[str, list[str]] = {}
-    for alias, key in {**schema.ALIASES, **schema.SHORT_FLAGS, **renamed}.items():
-        aliases.setdefault(key, []).append(alias)
+    others: dict[str, list[str]] = {}
+    for alias, key in {**aliases.ALIASES, **aliases.SHORT_FLAGS, **renamed}.items():
+        others.setdefault(key, []).append(alias)
     classes, taken = tuple(classes), set(renamed)
     # A command's own key may have the name that another codebase gave to another key.
     keys = {key for cls in classes for key in cls.model_fields}
     for cls in classes:
         group = parser.add_argument_group(cls.__name__.removesuffix("Config").lower(), cls.__doc__.splitlines()[0])
         for key, field in cls.model_fields.items():
-            names = [alias for alias in aliases.get(key, []) if renamed.get(alias) == key or alias not in taken | keys]
+            names = [alias for alias in others.get(key, ()) if renamed.get(alias) == key or alias not in taken | keys]
             names = ([] if key in taken else [key]) + names
             flags = [f"-{n}" if len(n) == 1 else f"--{n}" for n in names]
             if not flags:
@@ -174,15 +174,15 @@ def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, s
             group.add_argument(*flags, dest=key, metavar="X", default=argparse.SUPPRESS, help=text, **optional)
     # `src.startup` acts on this one, before there is a configuration.
     parser.add_argument("--verbose", action="store_true", help="tracebacks, and MindSpore's own warnings")
-    for key in schema.DEAD_KEYS:
+    for key in aliases.DEAD_KEYS:
         parser.add_argument(f"--{key}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
 def _config_parser(command: str, classes: Iterable[type[Section]]) -> _Parser:
     """Flags of a command that takes a YAML."""
-    parser = _parser(command, classes, schema.COMMAND_FLAGS.get(command, {}))
-    flags = [f"--{name}" for name in schema.CONFIG_FLAGS]
+    parser = _parser(command, classes, aliases.COMMAND_FLAGS.get(command, {}))
+    flags = [f"--{name}" for name in aliases.CONFIG_FLAGS]
     help_text = "file of keys and values; a flag beats its line (see configs/)"
     parser.add_argument(*flags, dest="config", metavar="YAML", default=argparse.SUPPRESS, help=help_text)
     parser.add_argument("--print_config", action="store_true", help="print the resolved configuration and leave")
@@ -225,7 +225,7 @@ def _parse(
         elif not any(previous.startswith("-") for previous in unknown[: unknown.index(word)]):
             faults.append(fault("command line", "expects --key value", word))
     values = {key: value for key, value in vars(namespace).items() if key != "verbose"}
-    dead = [key for key in schema.DEAD_KEYS if values.pop(key, None) is not None]
+    dead = [key for key in aliases.DEAD_KEYS if values.pop(key, None) is not None]
     return values, faults, [f"--{key} {_NO_EFFECT}" for key in dead]
 
 
@@ -282,11 +282,11 @@ def _merge(
 ) -> None:
     known = leaf_sections()
     for word, value in tree.items():
-        key = schema.ALIASES.get(str(word), str(word))
-        if key in schema.DEAD_KEYS:
+        key = aliases.ALIASES.get(str(word), str(word))
+        if key in aliases.DEAD_KEYS:
             warnings.append(f"{path}: {key} {_NO_EFFECT}")
         elif key not in known:
-            nearest = difflib.get_close_matches(key, [*known, *schema.ALIASES], n=3)
+            nearest = difflib.get_close_matches(key, [*known, *aliases.ALIASES], n=3)
             faults.append(fault(f"{path}: {word}", "no such key", value, nearest or None))
         elif key != word and key in tree:
             warnings.append(f"{path}: {word} is ignored beside {key}")
@@ -338,7 +338,7 @@ def _build(values: dict[str, Any], origins: dict[str, str], faults: list[str]) -
 
 
 def _value_alias(key: str, value: Any) -> Any:
-    return schema.VALUE_ALIASES.get(key, {}).get(value, value) if isinstance(value, str) else value
+    return aliases.VALUE_ALIASES.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def _validate(cls: type[SectionT], tree: dict[str, Any], origins: dict[str, str], faults: list[str]) -> SectionT | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src import schema
+from src import aliases
 from src.config import dump_config, leaf_sections, load_config, load_flags, require_built, sections
 from src.deploy.results import PostprocessConfig
 from src.deploy.runner_inputs import PreprocessConfig
@@ -64,7 +64,7 @@ def test_a_base_has_no_base_itself():
     assert faults("--config", name) == [f"second.yaml: base: {rule}. Received: first.yaml"]
 
 
-@pytest.mark.parametrize("flag", schema.CONFIG_FLAGS)
+@pytest.mark.parametrize("flag", aliases.CONFIG_FLAGS)
 def test_every_flag_that_names_a_yaml(flag):
     assert load(f"--{flag}", write("recipe.yaml", "epochs: 7\n")).schedule.epochs == 7
 
@@ -97,7 +97,7 @@ def leaf(config: Config, key: str) -> object:
     return getattr(getattr(config, leaf_sections()[key]), key)
 
 
-@pytest.mark.parametrize(("alias", "key"), {**schema.ALIASES, **schema.SHORT_FLAGS}.items())
+@pytest.mark.parametrize(("alias", "key"), {**aliases.ALIASES, **aliases.SHORT_FLAGS}.items())
 def test_aliases_as_flags(alias, key):
     text, value = SAMPLES[key]
     flag = f"-{alias}" if len(alias) == 1 else f"--{alias}"
@@ -106,7 +106,7 @@ def test_aliases_as_flags(alias, key):
         assert leaf(load(f"{flag}={text}"), key) == value
 
 
-@pytest.mark.parametrize(("alias", "key"), schema.ALIASES.items())
+@pytest.mark.parametrize(("alias", "key"), aliases.ALIASES.items())
 def test_aliases_in_yaml(alias, key):
     text, value = SAMPLES[key]
     assert leaf(load("--config", write("recipe.yaml", f"{alias}: {text}\n")), key) == value
@@ -191,8 +191,10 @@ def test_leaf_names_are_unique():
     names = [name for section in sections().values() for name in section.model_fields]
     assert sorted(names) == sorted(leaf_sections())
     taken = set(names) | {"config", "base", "print_config"}
-    assert not taken & {*schema.ALIASES, *schema.SHORT_FLAGS, *schema.DEAD_KEYS}
-    assert {*schema.ALIASES.values(), *schema.SHORT_FLAGS.values(), *schema.VALUE_ALIASES} - taken <= {"dataset_name"}
+    assert not taken & {*aliases.ALIASES, *aliases.SHORT_FLAGS, *aliases.DEAD_KEYS}
+    assert {*aliases.ALIASES.values(), *aliases.SHORT_FLAGS.values(), *aliases.VALUE_ALIASES} - taken <= {
+        "dataset_name"
+    }
     assert {*BUILT_FOR_TRAINING, *BUILT_FOR_EVALUATION} <= set(names)
 
 
@@ -283,11 +285,11 @@ def test_unbuilt_values_are_refused_all_at_once():
 
 
 def test_dead_keys_warn_and_do_nothing(capsys):
-    config = load("--config", write("recipe.yaml", "".join(f"{key}: True\n" for key in schema.DEAD_KEYS)))
+    config = load("--config", write("recipe.yaml", "".join(f"{key}: True\n" for key in aliases.DEAD_KEYS)))
     assert config == Config()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"warning: recipe.yaml: {key} never had an effect in the zoo and has none here" for key in schema.DEAD_KEYS
+        f"warning: recipe.yaml: {key} never had an effect in the zoo and has none here" for key in aliases.DEAD_KEYS
     ]
 
 

@@ -22,7 +22,7 @@ from tests.oracles import PROJECT
 # From below to above; a module imports from lower rows alone, and neighbours of one row never see each other.
 LAYERS = (
     {"errors"},
-    {"schema", "strict_yaml"},
+    {"aliases", "schema", "strict_yaml"},
     {"config", "cluster"},
     {"device", "metrics", "pickle_follower", "files"},
     {"startup"},

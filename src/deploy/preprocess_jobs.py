@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.aliases import CONFIG_FLAGS
 from src.config import load_config, load_flags
 from src.data.check import CheckConfig, check
 from src.data.preview import preview
 from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import ConfigError
-from src.schema import CONFIG_FLAGS, Config
+from src.schema import Config
 
 CHECK, PREVIEW = "--check", "--preview"
 _INPUTS = {f"--{key}" for key in PreprocessConfig.model_fields}
