@@ -305,10 +305,21 @@ class RunConfig(Section):
         10,
         description="epochs past the warm-up, after which a loss no better than guessing ends the run; 0: never",
     )
-    report: bool = Field(False, description="evaluate the best weights once more at the end, into ckpt_0/report.html")
     dry_run: bool = Field(False, description="train.py: check everything and print the plan; train and write nothing")
     run_modelarts: bool = Field(False, description="copy data and results to and from ModelArts storage")
     train_url: Path = Field(None, description="ModelArts output")
+
+
+class PipelineConfig(Section):
+    """What train.py does besides training: with all of it, one command leads from a folder to a verified model."""
+
+    check_images: Literal["none", "warn", "strict"] = Field(
+        "none", description="look at every image before the run and list what is wrong; strict: findings end the run"
+    )
+    verified_export: bool = Field(
+        False, description="at the end export the best weights as MINDIR and ONNX, and compare each with the checkpoint"
+    )
+    report: bool = Field(False, description="evaluate the best weights once more at the end, into ckpt_0/report.html")
 
 
 class EvaluationConfig(Section):
@@ -379,6 +390,7 @@ class Config(BaseModel):
     precision: PrecisionConfig = PrecisionConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     run: RunConfig = RunConfig()
+    pipeline: PipelineConfig = PipelineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()

@@ -15,6 +15,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from src import schema
+from src.data.fixed_split import fixed_split
 from src.data.image_source import ImageList, Source, readable
 from src.data.inspection import Inspection, inspect_files, inspect_packed
 from src.data.listed import LIST_SUFFIXES
@@ -42,6 +43,9 @@ class CheckConfig(schema.Section):
     num_parallel_workers: Annotated[int, Field(ge=0)] = Field(
         4, description="processes that decode (at most the CPU's cores); 0: the checking process"
     )
+    val_fraction: schema.Rate = Field(
+        0.0, description="share that training will hold out, where the folders or the list have no val"
+    )
     details: bool = Field(False, description="name every file, not 20 of a kind")
 
 
@@ -60,11 +64,6 @@ class Report:
         """Add one note."""
         self.notes.setdefault(kind, []).append(name)
 
-    @property
-    def num_findings(self) -> int:
-        """Of all kinds together."""
-        return sum(map(len, self.findings.values()))
-
 
 @dataclass(frozen=True)
 class Split:
@@ -79,13 +78,22 @@ class Split:
         return shown(self.prefix + self.images.paths[index])
 
 
-def check(config: CheckConfig) -> Report:
+def check(config: CheckConfig) -> None:
     """Print a summary of every split and everything that is wrong with it. Nothing is written.
 
     Raises:
         DataError: there are findings, or there is no data set.
         ConfigError: a list without num_classes.
     """
+    findings = look_through(config).findings
+    if findings:
+        count = sum(map(len, findings.values()))
+        kinds = ", ".join(f"{len(names)} {kind}" for kind, names in findings.items())
+        raise DataError(shown(config.check), f"{count} finding{'s' * (count > 1)}, listed above", kinds)
+
+
+def look_through(config: CheckConfig) -> Report:
+    """As `check`, for callers that go on with findings."""
     report = Report()
     splits = _open_splits(config, report)
     workers = min(config.num_parallel_workers, num_cores())
@@ -96,11 +104,8 @@ def check(config: CheckConfig) -> Report:
         _print_summary(split, record_N, modes)
     _compare_contents(splits, records, report)
     _print_report(report, None if config.details else _NAMED)
-    count = report.num_findings
-    if count:
-        kinds = ", ".join(f"{len(names)} {kind}" for kind, names in report.findings.items())
-        raise DataError(shown(config.check), f"{count} finding{'s' * (count > 1)}, listed above", kinds)
-    _print(f"{sum(map(len, records)):,} images, no findings")
+    if not report.findings:
+        _print(f"{sum(map(len, records)):,} images, no findings")
     return report
 
 
@@ -126,17 +131,18 @@ def _open_splits(config: CheckConfig, report: Report) -> list[Split]:
         raise DataError("--check", "no such file or folder" if is_list else "no such folder", shown(config.check))
     if config.set in ("ImageNet", "folder", "digits"):
         with readable(root):
-            return _open_folders(root, report)
+            return _open_folders(root, config.val_fraction, report)
     if is_list and config.num_classes is None:
         raise ConfigError("--num_classes", "must be given for a list")
-    names = _SPLITS
-    if is_list and not any((root / f"val{suffix}").is_file() for suffix in LIST_SUFFIXES):
+    names, val_fraction = _SPLITS, config.val_fraction
+    if is_list and not val_fraction and not any((root / f"val{suffix}").is_file() for suffix in LIST_SUFFIXES):
         names = ("train",)
     num_classes = config.num_classes or _NUM_CLASSES[config.set]
-    return [Split(name, f"{name}: ", open_source(config.set, config.check, name, num_classes)) for name in names]
+    sources = (open_source(config.set, config.check, name, num_classes, val_fraction=val_fraction) for name in names)
+    return [Split(name, f"{name}: ", images) for name, images in zip(names, sources, strict=True)]
 
 
-def _open_folders(root: Path, report: Report) -> list[Split]:
+def _open_folders(root: Path, val_fraction: float, report: Report) -> list[Split]:
     names = [name for name in _SPLITS if (root / name).is_dir()]
     if not names:
         splits = [Split("images", "", list_folder(root, "", report))]
@@ -145,6 +151,10 @@ def _open_folders(root: Path, report: Report) -> list[Split]:
             if entry not in names and not is_hidden(entry) and os.path.isdir(root / entry):
                 report.note("folders beside train and val, ignored", shown(entry))
         splits = [Split(name, f"{name}/", list_folder(root / name, f"{name}/", report)) for name in names]
+    if val_fraction and names in ([], ["train"]) and len(splits[0].images):
+        whole = splits[0]
+        # Both parts have all classes.
+        return [Split(name, f"{name}: ", fixed_split(whole.images, name, val_fraction)) for name in _SPLITS]
     if len(splits) == 2:
         train, val = (split.images.class_names for split in splits)
         for name in sorted(set(val) - set(train)):

@@ -93,6 +93,18 @@ def list_class_folders(folder: Path) -> ImageList:
     return ImageList(folder, paths, labels, tuple(class_names))
 
 
+def class_folders(root: Path) -> list[str]:
+    """The classes of a data set of class folders, in train, in val, or without either; none without such a folder.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
+    if not root.is_dir():
+        return []
+    with readable(root):
+        return folder_names(next((root / split for split in ("train", "val") if (root / split).is_dir()), root))
+
+
 def _open_folder(root: Path, split: str, val_fraction: float) -> ImageList:
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
     if val_fraction and not has_val:

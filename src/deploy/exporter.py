@@ -25,6 +25,7 @@ from src.files import replacing, sha256
 from src.models import build_configured_model, resolved
 from src.models.kernels import kernel_form
 from src.schema import BUILT_FOR_EXPORT, Config, ExportConfig, RunConfig
+from src.weights.class_count import with_class_count
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import Manifest, flat_config, verified_manifest
 from src.weights.numerics import with_numerics
@@ -44,7 +45,7 @@ def export_model(config: Config) -> Path:
         ModelFileError: weights that do not fit; what was exported before stays.
     """
     require_built(config, BUILT_FOR_EXPORT)
-    config = resolved(config)
+    config = resolved(with_class_count(config))
     model, export, run = config.model, config.export, config.run
     check_format(export, run)
     weights = given_weights(model)

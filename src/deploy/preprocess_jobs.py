@@ -75,7 +75,8 @@ def run_job(request: Request) -> None:
     elif isinstance(request, PreviewRequest):
         # The other jobs work, and start faster, without MindSpore.
         from src.models import resolved
+        from src.weights.class_count import with_class_count
 
-        preview(resolved(request.config), request.target)
+        preview(resolved(with_class_count(request.config, new_head=True)), request.target)
     else:
         preprocess(request)

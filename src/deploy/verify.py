@@ -30,6 +30,7 @@ from src.files import sha256, write_json
 from src.metrics import top_counts
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config, VerifyConfig
+from src.weights.class_count import with_class_count
 from src.weights.load import given_weights, load_given_weights
 from src.weights.numerics import with_numerics
 
@@ -89,7 +90,7 @@ def verify(config: Config) -> list[Row]:
         ModelFileError: a file that is missing, damaged, or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
-    config = resolved(config)
+    config = resolved(with_class_count(config))
     limits = config.verify
     weights = given_weights(config.model)
     files = _exported_files(limits)

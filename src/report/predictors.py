@@ -25,6 +25,7 @@ from src.models import MODELS, build_configured_model, resolved
 from src.report.attention import attention_maps
 from src.report.predict_settings import PredictConfig
 from src.schema import BUILT_FOR_EVALUATION, Config
+from src.weights.class_count import with_class_count
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import Manifest, verified_manifest
 from src.weights.numerics import with_numerics
@@ -84,7 +85,7 @@ def open_predictor(config: Config, settings: PredictConfig) -> Predictor:
         ModelFileError: a file that is missing, damaged, of another model or made for another transform.
     """
     require_built(config, BUILT_FOR_EVALUATION)
-    config = resolved(config)
+    config = resolved(with_class_count(config))
     open_device(config.run)
     exported = settings.mindir or settings.onnx
     return _of_checkpoint(config) if exported is None else _of_exported(config, Path(exported), settings)

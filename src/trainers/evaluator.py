@@ -25,6 +25,7 @@ from src.metrics import PREDICTION, TopCounts, counts_of, predictions
 from src.models import build_configured_model, resolved
 from src.schema import BUILT_FOR_EVALUATION, Config
 from src.trainers.collective import of_all_ranks, sum_over_ranks
+from src.weights.class_count import with_class_count
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 from src.weights.numerics import with_numerics
@@ -145,7 +146,7 @@ def evaluate_checkpoint(config: Config) -> Evaluation:
         ModelFileError: weights that are missing, damaged or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
-    config = resolved(config)
+    config = resolved(with_class_count(config))
     weights = given_weights(config.model)
     manifest = verified_manifest(weights)
     eval_set = open_eval_set(config, manifest and manifest.class_names)

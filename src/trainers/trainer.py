@@ -35,6 +35,7 @@ from src.trainers.schedules import run_epochs
 from src.trainers.teacher import load_teacher
 from src.trainers.train_step import Updates
 from src.trainers.training_run import Trainer, TrainingRun, digest_of
+from src.weights.class_count import with_class_count
 from src.weights.load import load_given_weights
 from src.weights.manifest import flat_config
 from src.weights.numerics import with_numerics
@@ -88,7 +89,7 @@ def train_to_end(config: Config) -> Trained:
             if folder is not None:
                 folder.mend_best(log.epochs)
             run.go_to_end()
-            if trainer.config.run.report and trainer.val_batches is not None:
+            if trainer.config.pipeline.report and trainer.val_batches is not None:
                 best = _evaluation_of_best(trainer, path, run.judge_best())
     print("train success")
     return Trained(path, trainer.config, best)
@@ -101,7 +102,7 @@ def open_run(config: Config) -> tuple[Trainer, Path]:
         UserError: what cannot be, of configuration, data and weights.
     """
     require_built(config, BUILT_FOR_TRAINING)
-    config = resolved(config)
+    config = resolved(with_class_count(config, new_head=True))
     run_epochs(config.schedule)
     open_device(config.run)
     # Importing MindSpore and joining a cluster start threads.

@@ -119,7 +119,7 @@ def test_the_images_are_those_of_training(tmp_path):
     found, wanted = list_folder(tmp_path, "", report), list_class_folders(tmp_path)
     assert len(wanted) == 7
     assert (found.paths, found.labels, found.class_names) == (wanted.paths, wanted.labels, wanted.class_names)
-    assert report.num_findings == 0
+    assert not report.findings
 
 
 # ---------------------------------------------------------------------------------------------------------------------

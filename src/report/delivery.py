@@ -1,0 +1,36 @@
+"""The best weights of a run as files for other programs, proven equal to the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.deploy.exporter import export_model
+from src.deploy.verify import verify
+from src.schema import Config
+
+
+def deliver(config: Config, weights: Path) -> None:
+    """Export as MINDIR and ONNX, and compare each with the checkpoint on the images of val.
+
+    With the key ``runner`` the C++ runner too, on ``ARCH_v1.mindir``. `verify` writes ``verify.json``.
+
+    Args:
+        config: of the run, resolved.
+        weights: the checkpoint.
+
+    Raises:
+        UserError: as `export_model` and `verify`; what was written before stays.
+    """
+    given = {"pretrained": str(weights), "use_ema": config.optim.with_ema}
+    config = config.model_copy(update={"model": config.model.model_copy(update=given)})
+    mindir = _export(config, file_format="MINDIR", ir_version=3)
+    onnx = _export(config, file_format="ONNX", ir_version=3)
+    if config.verify.runner:
+        _export(config, file_format="MINDIR", ir_version=1, file_name=f"{mindir.stem}_v1")
+    files = {"mindir_path": str(mindir), "onnx_path": str(onnx), "result_dir": None}
+    verify(config.model_copy(update={"verify": config.verify.model_copy(update=files)}))
+
+
+def _export(config: Config, **values: object) -> Path:
+    export = config.export.model_copy(update={"quantization": "none", **values})
+    return export_model(config.model_copy(update={"export": export}))
