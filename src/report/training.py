@@ -29,7 +29,7 @@ def train_and_report(config: Config) -> None:
     """
     wanted = config.pipeline
     if wanted.verified_export and not config.run.do_val:
-        raise ConfigError("verified_export", "compares on the images of val, which needs do_val", False, True)
+        raise ConfigError("verified_export", "compares on the images of val, which needs do_val", False, "True")
     if wanted.check_images != "none" and rank() == 0:
         _check_images(config)
     if config.run.dry_run:

@@ -87,6 +87,15 @@ def test_class_folders_without_splits(data, capsys):
     assert capsys.readouterr().out.startswith("images: 12 images in 3 classes, smallest 4 in circle")
 
 
+def test_a_share_that_training_holds_out_is_a_split_of_its_own(data, capsys):
+    copies = data / "train" / "circle"
+    for number in range(20):
+        shutil.copy(copies / "0.png", copies / f"copy{number}.png")
+    with pytest.raises(DataError, match=r"1 contents in both train and val$"):
+        check(run(data / "train", val_fraction=0.3))
+    assert "train: 23 images in 3 classes" in capsys.readouterr().out
+
+
 def test_sides_and_modes(tmp_path, capsys):
     write_folders(tmp_path, {"a": 2, "b": 1})
     image = picture(99, 40, 30)
