@@ -1,4 +1,4 @@
-"""README: its commands parse, its tree is the tree."""
+"""README: its commands parse, its messages exist; the tree in docs/architecture.md is the tree."""
 
 import re
 import shlex
@@ -16,7 +16,8 @@ from tests.cpp_runner import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python (\w+)\.py (.+)$", TEXT.replace("\\\n", " "), re.MULTILINE)
-TREE = [line.split()[0] for line in TEXT.split("## Files\n\n```\n")[1].split("\n```")[0].splitlines()]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+TREE = [line.split()[0] for line in ARCHITECTURE.split("## Files\n\n```\n")[1].split("\n```")[0].splitlines()]
 
 
 def test_there_are_commands():
@@ -41,6 +42,21 @@ def test_commands_parse(name, flags, monkeypatch):
         convert_settings.read_command_line(shlex.split(flags))
     elif name != "benchmark":
         load_config(name, shlex.split(flags))
+
+
+def test_messages_of_troubleshooting_are_ours():
+    messages = re.findall(r"`(.+?)`", "\n".join(re.findall(r"^\| (`.*?) \|", part("Troubleshooting"), re.MULTILINE)))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    assert len(messages) > 15
+    for message in messages:
+        # Numbers and names stand in braces in the source.
+        pieces = [re.escape(piece) for piece in re.split(r"\b(?:\d+|train)\b", message)]
+        assert re.search(r"[^\n]*?".join(pieces), sources), message
+
+
+def part(heading: str) -> str:
+    """The text below a heading."""
+    return TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize("path", TREE)

@@ -51,7 +51,7 @@ def benchmark_deploy(config: DeployBenchmarkConfig) -> None:
 
 
 def chosen_archs(names: str) -> list[Case]:
-    """Any models, in their own sizes: a comma-separated list, or ``all`` for those that README shows.
+    """Any models, in their own sizes: a comma-separated list, or ``all`` for those of docs/speed.md.
 
     Raises:
         ConfigError: no such model.

@@ -2,8 +2,8 @@
 
     total = MindSpore itself + weights, gradients, moments + batch * 4 bytes * 6.8 * outputs of the layers with weights
 
-The two numbers are a least-squares fit to the peaks of resident memory in README's table of speed: 11 networks of all
-families, on a CPU in float32. The rule is within a factor of 1.3 of each. On other devices it was not measured.
+The two numbers are a least-squares fit to the peaks of resident memory in docs/speed.md: 11 networks of all families,
+on a CPU in float32. The rule is within a factor of 1.3 of each. On other devices it was not measured.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from tests import small_run
 from tests.command import command
 from tests.cpp_runner import ROOT
 
-# README's table of speed: model, batch | ... | peak MiB of training, peer |.
+# The table in speed.md: model, batch | ... | peak MiB of training, peer |.
 MEASURED = re.findall(
     r"^\| (\S+|ViT, width.*?), (\d+) \|[^|]*\|[^|]*\|[^|]*\|[^|]*\| (\d+), \d+ \| [\d.]+ \|$",
-    (ROOT / "README.md").read_text(encoding="utf-8"),
+    (ROOT / "docs" / "speed.md").read_text(encoding="utf-8"),
     re.MULTILINE,
 )
 NARROW = dict(embed_dim=128, depth=4, num_heads=4, patch_size=4, image_size=32)
