@@ -25,7 +25,7 @@ LAYERS = (
     {"aliases", "schema", "strict_yaml"},
     {"config", "cluster"},
     {"device", "metrics", "pickle_follower", "files"},
-    {"startup"},
+    {"class_table", "startup"},
     {"data", "models"},
     {"weights"},
     {"trainers", "deploy"},

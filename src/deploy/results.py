@@ -16,9 +16,10 @@ import numpy as np
 from pydantic import Field
 
 from src import schema
-from src.deploy.class_report import ClassReport
+from src.class_table import class_rows, table_lines, write_class_csv
+from src.deploy.confusion import confusion_lines, write_confusion_csv
 from src.errors import DataError
-from src.metrics import TopCounts, top_counts
+from src.metrics import TopCounts, counts_of, predictions
 
 CLASS_FILE = "class_names.json"
 _NAMED = 5
@@ -135,7 +136,8 @@ def postprocess(config: PostprocessConfig) -> TopCounts:
     label_N = np.array([labels[image] for image in images])
     if label_N.max() >= logits_NK.shape[1]:
         raise DataError(config.label_file, f"labels must be below the {logits_NK.shape[1]} classes", label_N.max())
-    counts = top_counts(logits_NK, label_N)
+    prediction_N = predictions(logits_NK, label_N)
+    counts = counts_of(prediction_N)
     # Two blanks, as the zoo prints them and log readers expect.
     print(f"Top1 acc:  {counts.top1_accuracy}")
     print(f"Top5 acc:  {counts.top5_accuracy}")
@@ -143,9 +145,11 @@ def postprocess(config: PostprocessConfig) -> TopCounts:
         # The line of the zoo's ViT, whose labels are a folder.
         share = f"acc={100 * counts.top1_accuracy:.2f}%"
         print(f"after allreduce eval: top1_correct={counts.top1}, tot={counts.total}, {share}")
-    report = ClassReport.of(logits_NK, label_N, class_names(label_file, labels, logits_NK.shape[1]))
-    report.write(Path(config.output_dir))
-    print(f"\n{report.per_class_text()}\n\n{report.confusion_text()}")
+    names, output = class_names(label_file, labels, logits_NK.shape[1]), Path(config.output_dir)
+    rows = class_rows(prediction_N, names)
+    write_class_csv(output, rows)
+    write_confusion_csv(output, prediction_N, names)
+    print("\n".join(["", *table_lines(rows), "", *confusion_lines(prediction_N, names)]))
     return counts
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from src.class_table import class_rows, table_lines, write_class_csv
 from src.device import rank
 from src.errors import ConfigError
-from src.report.class_table import class_rows, table_lines, write_class_csv
 from src.report.comparison import comparison_lines, config_for
 from src.report.content import content_of
 from src.report.corruptions import corruption_errors, error_lines

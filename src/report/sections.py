@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from src.class_table import ClassRow, class_rows, hardest, means
 from src.config import leaf_sections
 from src.metrics import Reliability, confused_pairs, confusion_matrix, reliability, wilson_interval
 from src.report.charts import number_text, reliability_diagram
-from src.report.class_table import ClassRow, class_rows, hardest, means
 from src.report.content import Content, SplitCounts
 from src.report.corruptions import corruption_errors
 from src.report.curves import learning_curves

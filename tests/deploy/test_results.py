@@ -58,21 +58,22 @@ def test_the_zoos_two_lines(tmp_path, capsys):
 def test_tables_of_classes(tmp_path, capsys):
     postprocess(write(tmp_path, LOGITS, LABELS | {"a/2.png": 0}).model_copy(update={"output_dir": "new folder"}))
     out = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in out[3:6]] == [
-        ["class", "images", "top-1", "top-5"],
-        ["0", "a", "2", "50.00%", "100.00%"],
-        ["2", "b", "1", "0.00%", "100.00%"],
+    assert [line.split() for line in out[3:7]] == [
+        ["class", "images", "precision", "recall", "F1", "top-5", "taken", "for"],
+        ["a", "2", "50.00%", "50.00%", "50.00%", "100.00%", "1", "(1)"],
+        ["1", "0", "0.00%", "-", "0.00%", "-"],
+        ["b", "1", "-", "0.00%", "0.00%", "100.00%", "a", "(1)"],
     ]
-    assert [line.split()[-3:] for line in out[7:]] == [
+    assert [line.split()[-3:] for line in out[9:]] == [
         ["0", "1", "2"],
         ["1", "1", "0"],
         ["0", "0", "0"],
         ["1", "0", "0"],
     ]
     assert Path("new folder/per_class.csv").read_text().splitlines()[1:] == [
-        "0,a,2,1,2,0.5,1.0",
-        "1,1,0,0,0,,",
-        "2,b,1,0,1,0.0,1.0",
+        "0,a,2,2,1,0.5,0.5,0.5,1.0,1,1",
+        "1,1,0,1,0,0.0,,0.0,,,0",
+        "2,b,1,0,0,,0.0,0.0,1.0,a,1",
     ]
     assert Path("new folder/confusion.csv").read_text() == "label \\ first class,a,1,b\na,1,1,0\n1,0,0,0\nb,1,0,0\n"
 

@@ -21,7 +21,8 @@ PER_CLASS_CSV = "per_class.csv"
 COLUMNS = ("class", "name", "images", "answers", "right", "precision", "recall", "f1", "top5", "taken_for", "taken")
 # Classes that a terminal shows, where there are more than half as many again.
 _ROWS = 20
-_NAME_WIDTH = 24
+# Of a class name on a terminal, the gap behind it included.
+NAME_WIDTH = 24
 
 
 @dataclass(frozen=True)
@@ -89,17 +90,17 @@ def hardest(rows: Sequence[ClassRow], most: int) -> list[ClassRow]:
 def table_lines(rows: Sequence[ClassRow]) -> list[str]:
     """The classes for a terminal; of many those of the lowest F1."""
     is_cut = len(rows) > _ROWS * 3 // 2
-    head = f"{'class':<{_NAME_WIDTH}}{'images':>8}{'precision':>11}{'recall':>9}{'F1':>9}{'top-5':>9}  taken for"
+    head = f"{'class':<{NAME_WIDTH}}{'images':>8}{'precision':>11}{'recall':>9}{'F1':>9}{'top-5':>9}  taken for"
     lines = [head]
     for row in hardest(rows, _ROWS) if is_cut else rows:
-        taken = f"  {_cut(row.taken_for)} ({row.taken})" if row.taken else ""
+        taken = f"  {shown_name(row.taken_for)} ({row.taken})" if row.taken else ""
         shares = f"{_share(row.precision):>11}{_share(row.recall):>9}{_share(row.f1):>9}{_share(row.top5):>9}"
-        lines.append(f"{_cut(row.name):<{_NAME_WIDTH}}{row.images:>8}{shares}{taken}")
+        lines.append(f"{shown_name(row.name):<{NAME_WIDTH}}{row.images:>8}{shares}{taken}")
     mean = means(rows)
     shares = (
         f"{_share(mean['precision']):>11}{_share(mean['recall']):>9}{_share(mean['f1']):>9}{_share(mean['top5']):>9}"
     )
-    lines.append(f"{'mean of the classes':<{_NAME_WIDTH}}{sum(row.images for row in rows):>8}{shares}")
+    lines.append(f"{'mean of the classes':<{NAME_WIDTH}}{sum(row.images for row in rows):>8}{shares}")
     if is_cut:
         lines.append(f"({_ROWS} of {len(rows)} classes, the lowest F1 first; {PER_CLASS_CSV} has all of them)")
     return lines
@@ -125,7 +126,8 @@ def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2%}"
 
 
-def _cut(name: str) -> str:
+def shown_name(name: str) -> str:
+    """A class name that stays in its column."""
     # Names of folders may hold bytes that are no letters.
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return name if len(name) < _NAME_WIDTH else f"{name[: _NAME_WIDTH - 4]}..."
+    return name if len(name) < NAME_WIDTH else f"{name[: NAME_WIDTH - 4]}..."

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src.report.class_table import COLUMNS, class_rows, table_lines, write_class_csv
+from src.class_table import COLUMNS, class_rows, table_lines, write_class_csv
 from tests.report.evaluations import answers
 
 
