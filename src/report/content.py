@@ -20,7 +20,7 @@ from src.data.sources import open_split
 from src.device import versions
 from src.errors import DataError
 from src.files import sha256
-from src.report.mistakes import Mistake, worst_mistakes
+from src.report.mistakes import Mistake, evaluated_network, worst_mistakes
 from src.schema import Config
 from src.trainers.evaluator import Evaluation
 from src.trainers.log_files import METRICS_JSONL, read_records
@@ -76,6 +76,7 @@ def content_of(evaluation: Evaluation) -> Content:
     """What is known about an evaluation and the run of its weights."""
     config, weights = evaluation.config, evaluation.weights
     digest = sha256(weights)
+    net = None if evaluation.is_right.all() else evaluated_network(evaluation)
     splits = [SplitCounts.of(evaluation.eval_set.name, evaluation.eval_set.images)]
     if evaluation.eval_set.name == "val":
         splits = [*_train_counts(config), *splits]
@@ -89,7 +90,7 @@ def content_of(evaluation: Evaluation) -> Content:
         records=read_records(weights.parent / METRICS_JSONL),
         splits=splits,
         evaluation=evaluation,
-        mistakes=worst_mistakes(evaluation),
+        mistakes=worst_mistakes(evaluation, net=net),
         backends=backends_of(Path(config.checkpoint.output_dir) / "verify.json", weights, digest),
     )
 

@@ -1,6 +1,6 @@
-"""The mistakes that a network was most certain of, as small pictures.
+"""The mistakes that a network was most certain of, as small pictures, and where it looked.
 
-Shape letters: N images.
+Shape letters: N images, C image channels, Y X rows and columns.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+from mindspore import nn
 from PIL import Image
 
-from src.data.transforms import EvalTransform
+from src.data.transforms import EvalTransform, normalize
+from src.models import build_configured_model
+from src.report.attention import attention_maps
+from src.report.overlay import overlay
 from src.trainers.evaluator import Evaluation
+from src.weights.load import load_given_weights
 
 _MOST = 24
 # Pixels of a picture's side; smaller ones stay as they are.
@@ -41,24 +46,51 @@ class Mistake:
     overlay: Image.Image | None = None
 
 
-def worst_mistakes(evaluation: Evaluation, most: int = _MOST) -> list[Mistake]:
-    """Wrong answers, the most certain ones first."""
+def worst_mistakes(evaluation: Evaluation, most: int = _MOST, net: nn.Cell | None = None) -> list[Mistake]:
+    """Wrong answers, the most certain ones first.
+
+    Args:
+        evaluation: its images and answers.
+        most: how many at most.
+        net: the network that answered, to draw where it looked; None for none of that.
+    """
     prediction_N = evaluation.result.prediction_N[~evaluation.is_right]
     config, images = evaluation.config, evaluation.eval_set.images
     transform = EvalTransform.from_config(config.data, config.model.image_size)
     found = []
     for prediction in prediction_N[np.argsort(-prediction_N["confidence"], kind="stable")[:most]]:
         index = int(prediction["index"])
+        image = transform.crop(images.read(index))
         found.append(
             Mistake(
                 images.paths[index],
                 images.class_names[prediction["label"]],
                 images.class_names[prediction["first"]],
                 float(prediction["confidence"]),
-                transform.crop(images.read(index)),
+                image,
+                None if net is None else _overlay(net, transform, image),
             )
         )
     return found
+
+
+def evaluated_network(evaluation: Evaluation) -> nn.Cell:
+    """The network whose answers these are.
+
+    Raises:
+        ModelFileError: its weights are gone.
+    """
+    net = build_configured_model(evaluation.config.model)
+    given = {"pretrained": str(evaluation.weights)}
+    load_given_weights(net, evaluation.config.model.model_copy(update=given))
+    return net
+
+
+def _overlay(net: nn.Cell, transform: EvalTransform, image: Image.Image) -> Image.Image:
+    """The family's map that is nearest to the answer, over the image."""
+    image_CYX = normalize(image, transform.mean, transform.std)
+    map_YX = next(iter(attention_maps(net, image_CYX[None]).values()))[0]
+    return overlay(image_CYX, transform, map_YX)
 
 
 def data_uri(image: Image.Image) -> str:

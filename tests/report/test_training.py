@@ -30,6 +30,8 @@ def test_a_run_ends_with_a_report_of_its_best_weights(data):
     assert {"Learning curves", "Classes", "Calibration", "Data"} <= set(headings(shown))
     assert best_top1(Path("out/ckpt_0")) in shown
     assert "out/ckpt_0/best.ckpt</code>" in shown
+    # Every mistake beside where the network looked.
+    assert shown.count('alt="where the network looked: ') == shown.count("<figcaption>is ") > 0
     # eval.py gives the same numbers for the same weights.
     code, _, _ = command("eval", *words, "--pretrained", "out/ckpt_0/best.ckpt", "--report", "again.html")
     assert code == 0
