@@ -109,9 +109,12 @@ def reliability_diagram(found: Reliability) -> Html:
 
 
 def number_text(value: float, is_share: bool = False) -> str:
-    """A number for people: at most four digits, or a percentage."""
+    """A number for people: at most four digits, or a percentage; small ones as 1.5e-4."""
     if is_share:
         return f"{100 * value:.4g} %"
+    if 0 < abs(value) < 1e-3:
+        digits, _, exponent = f"{value:.3e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
     return f"{value:.4g}"
 
 

@@ -202,8 +202,10 @@ def mistakes(found: Sequence[Mistake]) -> Html:
         ]
         caption = element("figcaption", *says, element("small", one.path))
         figures.append(element("figure", element("div", *pictures, class_="pictures"), caption))
-    note = element("p", "Wrong answers, those first that the network was most certain of.", class_="note")
-    kind = "mistakes pairs" if any(one.overlay is not None for one in found) else "mistakes"
+    is_paired = any(one.overlay is not None for one in found)
+    looked = "; beside them, where it looked" if is_paired else ""
+    note = element("p", f"Wrong answers, those first that the network was most certain of{looked}.", class_="note")
+    kind = "mistakes pairs" if is_paired else "mistakes"
     return section("Worst mistakes", note, element("div", *figures, class_=kind))
 
 

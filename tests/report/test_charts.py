@@ -70,7 +70,8 @@ def test_bars_are_as_high_as_the_share_that_is_right():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.1234567, "0.1235"), (1e-5, "1e-05"), (30.0, "30"), (0.0, "0"), (1234567.0, "1.235e+06")]
+    ("value", "text"),
+    [(0.1234567, "0.1235"), (1e-5, "1e-5"), (0.00015, "1.5e-4"), (30.0, "30"), (0.0, "0"), (1234567.0, "1.235e+06")],
 )
 def test_numbers(value, text):
     assert number_text(value) == text
