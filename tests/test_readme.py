@@ -54,6 +54,28 @@ def test_messages_of_troubleshooting_are_ours():
         assert re.search(r"[^\n]*?".join(pieces), sources), message
 
 
+def parts(text: str) -> list[tuple[int, int, list[str], list[str]]]:
+    """Of every section: level of its heading, lines of tables, what stands in backticks in any order, code blocks."""
+    found = []
+    for piece in re.split(r"^(?=#+ )", re.sub(r"^```.*?^```$", _as_one_line, text, flags=re.M | re.S), flags=re.M)[1:]:
+        lines = piece.splitlines()
+        code = re.findall(r"`([^`]+)`", " ".join(line for line in lines if not line.startswith("\0")))
+        blocks = [line for line in lines if line.startswith("\0")]
+        tables = sum(line.startswith("|") for line in lines)
+        found.append((len(piece) - len(piece.lstrip("#")), tables, sorted(code), blocks))
+    return found
+
+
+def _as_one_line(block: re.Match) -> str:
+    return "\0" + block[0].replace("\n", "\0")
+
+
+def test_the_chinese_page_says_the_same():
+    chinese = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+    for ours, theirs in zip(parts(TEXT), parts(chinese), strict=True):
+        assert ours == theirs
+
+
 def part(heading: str) -> str:
     """The text below a heading."""
     return TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
