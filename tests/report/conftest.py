@@ -1,4 +1,4 @@
-"""A small trained network with its exported forms, and its images."""
+"""A small trained network with its exported forms, and its images; a browser."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from src.config import load_config
 from src.deploy.exporter import export_model
 from src.trainers.trainer import train
 from tests import small_run
+from tests.report.chromium import CHROMIUM
 
 SIZES = {"arch": "cct_2_3x2_32", "image_size": 32, "depth": 1, "epochs": 1, "patch_size": None, "embed_dim": None}
 
@@ -39,3 +40,15 @@ class TrainedModel:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     return TrainedModel(tmp_path_factory.mktemp("a model"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -r requirements-dev.txt")
+    with playwright.sync_playwright() as driver:
+        # As root, in a container, Chromium starts without its sandbox alone.
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
