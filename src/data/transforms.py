@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -41,10 +43,27 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
     """
     if path.is_fifo():
         raise DataError(path, "not an image but a pipe")
+    return decode_image(path, path, exif_orientation)
+
+
+def decode_image(
+    file: Path | BinaryIO, name: object, exif_orientation: bool = False, formats: Sequence[str] | None = None
+) -> Image.Image:
+    """As `read_image`, but of an open file too; errors call it ``name``.
+
+    Args:
+        file: a path, or a file that was opened.
+        name: of the image, for errors.
+        exif_orientation: turn it as its camera says.
+        formats: PIL's names of those that count as images; all that PIL knows if None.
+
+    Raises:
+        DataError: not an image, damaged, or too large.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(path, f"image has more than {MAX_PIXELS} pixels", f"{image.width}x{image.height}")
+                raise DataError(name, f"image has more than {MAX_PIXELS} pixels", f"{image.width}x{image.height}")
             if exif_orientation:
                 ImageOps.exif_transpose(image, in_place=True)
             image.load()
@@ -53,11 +72,11 @@ def read_image(path: Path, exif_orientation: bool = False) -> Image.Image:
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(path, "not an image") from None
+        raise DataError(name, "not an image") from None
     except Image.DecompressionBombError as error:
-        raise DataError(path, str(error)) from None
+        raise DataError(name, str(error)) from None
     except Exception as error:  # whatever a decoder of PIL's thinks of: RuntimeError and TypeError were seen
-        raise DataError(path, f"cannot be decoded: {error}") from None
+        raise DataError(name, f"cannot be decoded: {error}") from None
 
 
 @dataclass(frozen=True)
