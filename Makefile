@@ -48,6 +48,6 @@ clean: ## remove what was built and installed; runs in output/ stay
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: requirements-dev.txt .venv/runtime
+.venv/dev: requirements-dev.txt requirements-serve.txt .venv/runtime
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	@touch $@

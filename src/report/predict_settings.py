@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,7 @@ _RECORDED = {
 
 
 class PredictConfig(schema.Section):
-    """predict.py PATH ...: images, folders that are searched through, and patterns such as 'photos/*.jpg'."""
+    """predict.py PATH ...: images, folders that are searched through, patterns such as 'photos/*.jpg'; or --serve."""
 
     mindir: schema.Path = Field(None, description="MINDIR to predict with, its .json beside it")
     onnx: schema.Path = Field(None, description="ONNX file to predict with, its .json beside it")
@@ -39,6 +39,12 @@ class PredictConfig(schema.Section):
     attention: schema.Path = Field(None, description="folder for pictures of where the network looks")
     attention_inner: bool = Field(False, description="TNT: the inner stream's picture too")
     strict: bool = Field(False, description="images that cannot be read end the command with exit code 3")
+    serve: bool = Field(
+        False, description="serve a page, for this machine alone, that predicts the image dropped on it"
+    )
+    port: schema.or_none(Annotated[int, Field(ge=0, lt=65536)]) = Field(
+        None, description="of the page; empty for 8000, 0 for any that is free"
+    )
 
 
 @dataclass(frozen=True)
@@ -58,27 +64,42 @@ def read_command_line(argv: list[str]) -> Request:
         ModelFileError: weights or an exported file that are missing or damaged.
     """
     config, settings, words = load_request("predict", argv, PredictConfig, recorded_values)
-    faults = []
+    faults = [*_faults_of_source(config, settings), *_faults_of_results(settings)]
+    if settings.serve:
+        results = {"--csv": settings.csv_file, "--json": settings.json_file, "--attention": settings.attention}
+        others = [*(flag for flag, file in results.items() if file is not None), *["--strict"] * settings.strict]
+        if words or others:
+            faults.append(fault("--serve", "takes no images, and writes nothing", ", ".join([*words, *others])))
+    elif not words:
+        faults.append(fault("command line", "must name images, folders or patterns, or say --serve"))
+    if settings.port is not None and not settings.serve:
+        faults.append(fault("--port", "is for --serve", settings.port))
+    if faults:
+        raise ConfigError.from_lines(faults)
+    return Request(config, settings, tuple(words))
+
+
+def _faults_of_source(config: Config, settings: PredictConfig) -> Iterator[str]:
     files = {"--pretrained": config.model.pretrained, "--mindir": settings.mindir, "--onnx": settings.onnx}
     given = {flag: file for flag, file in files.items() if file is not None}
     if len(given) != 1:
         received = ", ".join(f"{flag} {file}" for flag, file in given.items()) or None
-        faults.append(fault("command line", "must name what to predict with, once", received, files))
-    if not words:
-        faults.append(fault("command line", "must name images, folders or patterns"))
+        yield fault("command line", "must name what to predict with, once", received, files)
+    elif "--pretrained" not in given:
+        pictures = {"--attention": settings.attention, "--attention_inner": settings.attention_inner or None}
+        for flag in (flag for flag, value in pictures.items() if value is not None):
+            yield fault(flag, "needs --pretrained: an exported file does not tell where it looks")
+
+
+def _faults_of_results(settings: PredictConfig) -> Iterator[str]:
     for flag, file in (("--csv", settings.csv_file), ("--json", settings.json_file)):
         # A forgotten name must not let an image be overwritten.
         if file is not None and Path(file).suffix.lower() != f".{flag[2:]}":
-            faults.append(fault(flag, f"must name a .{flag[2:]} file", file))
+            yield fault(flag, f"must name a .{flag[2:]} file", file)
     if settings.attention is not None and Path(settings.attention).is_file():
-        faults.append(fault("--attention", "must name a folder", settings.attention))
-    if settings.attention is not None and config.model.pretrained is None:
-        faults.append(fault("--attention", "needs --pretrained: an exported file does not tell where it looks"))
-    if settings.attention_inner and settings.attention is None:
-        faults.append(fault("--attention_inner", "needs --attention"))
-    if faults:
-        raise ConfigError.from_lines(faults)
-    return Request(config, settings, tuple(words))
+        yield fault("--attention", "must name a folder", settings.attention)
+    if settings.attention_inner and settings.attention is None and not settings.serve:
+        yield fault("--attention_inner", "needs --attention")
 
 
 def recorded_values(settings: PredictConfig, flags: Mapping[str, Any]) -> dict[str, Any]:

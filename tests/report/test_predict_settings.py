@@ -64,7 +64,7 @@ ALL = "Known: --pretrained, --mindir, --onnx"
     [
         (["a.png"], [f"{ONCE}. {ALL}"]),
         ([*WEIGHTS, "--onnx", "o.onnx", "a.png"], [f"{ONCE}. Received: --pretrained w.ckpt, --onnx o.onnx. {ALL}"]),
-        (WEIGHTS, ["command line: must name images, folders or patterns"]),
+        (WEIGHTS, ["command line: must name images, folders or patterns, or say --serve"]),
         ([*WEIGHTS, "a.png", "--csv", "b.png"], ["--csv: must name a .csv file. Received: b.png"]),
         ([*WEIGHTS, "a.png", "--json", "b.csv"], ["--json: must name a .json file. Received: b.csv"]),
         ([*WEIGHTS, "a.png", "--attention_inner"], ["--attention_inner: needs --attention"]),
