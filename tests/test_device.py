@@ -27,6 +27,7 @@ def train(tmp_path: Path, **flags: object) -> tuple[dict[str, float], str]:
     return row, done.stdout
 
 
+@pytest.mark.slow
 def test_fused_kernels_give_the_same_numbers(tmp_path):
     plain, _ = train(tmp_path, graph_kernel=False)
     assert not (tmp_path / "cache").exists()

@@ -48,7 +48,7 @@ def folder(tmp_path, runner):
     return path
 
 
-@pytest.mark.parametrize("sizes", [DEIT, PCPVT], ids=["deit", "pcpvt"])
+@pytest.mark.parametrize("sizes", [DEIT, pytest.param(PCPVT, marks=pytest.mark.slow)], ids=["deit", "pcpvt"])
 def test_other_families(sizes, folder):
     data = small_run.write_images(folder / "Bilder ß")
     expected = exported(folder, data, **sizes)

@@ -143,6 +143,7 @@ def test_failure_of_all_ranks_is_one_reason(folder):
     assert ran.stderr.startswith("error: --device_num: must agree with the rank table. Received: 8. Known: 2 on server")
 
 
+@pytest.mark.slow
 def test_scripts_for_gpus(folder):
     logs = folder / "my logs"
     ran = bash("run_standalone_train_gpu.sh", "c.yaml", 0, 0.001, logs, cwd=folder)
@@ -188,7 +189,11 @@ def test_no_ascend_here_is_one_line(folder):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow), (signal.SIGTERM, 75), (signal.SIGKILL, -9)],
+    [
+        pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
+        (signal.SIGTERM, 75),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_training_goes_on(number, code, folder, tmp_path):
     words = [str(ROOT / "train.py"), "--config", "c.yaml", "--epochs", "20"]

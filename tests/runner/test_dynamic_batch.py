@@ -43,7 +43,14 @@ class Exported:
         np.testing.assert_allclose(logits_NK, self.logits_NK, rtol=0, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+# Others hold the operators of these.
+_SLOW = {"deit", "deit3", "svt"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in _SLOW else []) for name in FAMILIES],
+)
 def exported(request, tmp_path_factory) -> Exported:
     arch, sizes = TINY[request.param]
     folder = tmp_path_factory.mktemp(request.param)

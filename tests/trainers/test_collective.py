@@ -45,6 +45,7 @@ def test_two_ranks_on_two_servers(tmp_path, monkeypatch):
     assert_as_expected([json.loads(Path(f"train_parallel{rank}/said.json").read_text()) for rank in (0, 1)])
 
 
+@pytest.mark.slow
 def test_two_ranks_under_msrun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for rank in ("0", "1"):

@@ -32,6 +32,7 @@ def cut_after(monkeypatch, updates: int) -> None:
     monkeypatch.setattr(TrainingRun, "update", dying)
 
 
+@pytest.mark.slow
 def test_cut_off_run_goes_on_to_the_same_bits(whole_run, data, tmp_path, monkeypatch, capsys):
     config = small_run.config(data, tmp_path)
     with monkeypatch.context() as patch:
@@ -130,6 +131,7 @@ def test_a_kill_in_the_evaluation_goes_on_to_the_same_bits(whole_run_with_all, d
     assert_equal_runs(train(small_run.config(data, tmp_path, **ALL_ON)), whole_run_with_all)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_evaluation_of_the_average_saves_the_weights_themselves(
     whole_run_with_all, data, tmp_path, monkeypatch
 ):
@@ -176,6 +178,7 @@ def test_the_moving_average_is_evaluated_on_request(whole_run_with_all, data, tm
         assert result.loss == pytest.approx(line[f"{prefix}val_loss"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_with_another_number_of_images_per_update(data, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         train(small_run.config(data, tmp_path, stop_after=4))

@@ -56,7 +56,9 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
     assert [name for name in found if not np.array_equal(found[name], expected[name])] == []
 
 
-@pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-5)])
+@pytest.mark.parametrize(
+    ("optimizer", "tolerance"), [("sgd", 1e-6), pytest.param("adamw", 1e-5, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("accumulation", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulated_batches_make_the_update_of_one_larger_batch(accumulation, optimizer, tolerance):
     """AdamW divides by the gradient's size, and so makes more of a rounding where the gradient is small."""
@@ -71,6 +73,7 @@ def test_accumulated_batches_make_the_update_of_one_larger_batch(accumulation, o
                 np.testing.assert_allclose(values(parts.net)[name], array, rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_power_of_two_as_loss_scale_changes_no_bit():
     plain, scaled, parts = Run(), Run(scales=True), Run(2, scales=True)
     for update in range(3):
@@ -92,7 +95,8 @@ def test_an_overflow_leaves_everything_as_it_was(optimizer):
     assert not set(run.state()) - {name for name, array in run.state().items() if np.isfinite(array).all()}
 
 
-@pytest.mark.parametrize("accumulation", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_batch_may_be_overwritten_once_its_step_is_over(accumulation):
     """Batches lie in memory that worker processes write the next ones into."""
     kept, overwritten = Run(accumulation), Run(accumulation)
@@ -118,6 +122,7 @@ def test_a_batch_may_be_overwritten_once_its_step_is_over(accumulation):
     assert_equal(overwritten.state(), kept.state())
 
 
+@pytest.mark.slow
 def test_an_overflow_clears_the_sums():
     run, plain = Run(2, scales=True), Run(2, scales=True)
     assert not np.isfinite(run(0, poison=np.nan, scale=8.0).grad_norm)

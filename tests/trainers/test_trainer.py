@@ -64,6 +64,7 @@ def test_bad_images_are_left_out_on_request_and_named(tmp_path, capsys):
     assert warnings(capsys) == ["warning: left out, cannot be read: 2 of the images", *told]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_told_after_its_epoch_and_not_again(tmp_path, capsys, monkeypatch):
     data = small_run.write_images(tmp_path / "data")
     first, last = sorted((data / "train" / "circle").iterdir())[:2]
@@ -90,6 +91,7 @@ def test_what_is_left_out_is_told_after_its_epoch_and_not_again(tmp_path, capsys
     assert warnings(capsys) == []
 
 
+@pytest.mark.slow
 def test_everything_that_training_may_do_to_images(data, tmp_path):
     keys = dict(auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.5, mix_up=0.8, cutmix=1.0, mixup_mode="elem")
     keys |= dict(aug_repeats=2, color_jitter=0.4, mixup_off_epoch=1, epochs=2)
@@ -171,6 +173,7 @@ def test_two_heads_train_together_and_are_evaluated_by_their_mean(data, tmp_path
     assert [row["val_images"] for row in history(tmp_path / "ckpt_0")] == [small_run.NUM_VAL] * 2
 
 
+@pytest.mark.slow
 def test_operator_by_operator_gives_the_same_numbers(data, tmp_path):
     import mindspore as ms
 
@@ -189,6 +192,7 @@ def test_a_file_without_a_moving_average(whole_run, data, tmp_path):
         evaluate_checkpoint(small_run.config(data, tmp_path, pretrained=whole_run / "best.ckpt", use_ema=True))
 
 
+@pytest.mark.slow
 def test_accumulated_batches_train_as_one_larger_batch(data, tmp_path):
     keys = dict(epochs=2, mix_up=0.8, optimizer="sgd", base_lr=0.1)
     one = train(small_run.config(data, tmp_path / "one", batch_size=4, **keys))
