@@ -1,9 +1,12 @@
 """Every command block of README.md is run as it stands there, with short recipes and small data."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +23,8 @@ from tests.rank_tables import rank_table, write
 from tests.weights.files import torch_bytes
 
 BLOCKS = re.findall(r"^```(bash)?\n(.*?)\n```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-# What runs the tests cannot be run by them.
-LEFT_OUT = {"make test"}
+# What runs the tests cannot be run by them, and what installs wants the network.
+LEFT_OUT = {"make test", "pip install -r requirements-serve.txt"}
 SHORT = {
     "configs/cct_2_3x2_digits.yaml": {"epochs": "30", "warmup_length": "3"},
     "configs/finetune_folder.yaml": {"epochs": "20", "warmup_length": "2"},
@@ -68,6 +71,7 @@ def prepare(folder: Path) -> None:
     small_run.write_images(folder / "imagenet-a-like")
     write_cifar(folder / "data" / "cifar10", "CIFAR10", "binary")
     write_imagenet(folder)
+    shutil.copy(next((folder / "data" / "digits" / "val" / "3").iterdir()), folder / "photo.jpg")
     for name in "abc":
         write_ckpt(folder / f"{name}.ckpt", values(build_model("deit_small_patch16_224", depth=1)))
     for size, pixels in (("tiny", 224), ("small", 32)):
@@ -97,12 +101,25 @@ def test_every_command_works(tmp_path, runner):
     prepare(tmp_path)
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "DEVICE_TARGET": "CPU", "SERVER_ID": "198.51.100.9"}
-    for line, code in commands():
-        if line in LEFT_OUT:
-            continue
-        smaller = " ".join(flags for part, flags in SMALLER.items() if part in line)
-        typed = re.sub(r"\b[A-Z_]{6,}\b", lambda name: NAMES.get(name[0], name[0]), f"{line} {smaller}")
-        ran = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", typed], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert ran.returncode == code, f"{typed}\n{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
+    with contextlib.ExitStack() as servers:
+        for line, code in commands():
+            if line in LEFT_OUT:
+                continue
+            smaller = " ".join(flags for part, flags in SMALLER.items() if part in line)
+            line = re.sub(r"\b[A-Z_]{6,}\b", lambda name: NAMES.get(name[0], name[0]), f"{line} {smaller}")
+            typed = dict(args=["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, env=environment, text=True)
+            if "--serve" in line:
+                servers.enter_context(served(typed))
+                continue
+            ran = subprocess.run(**typed, capture_output=True)
+            assert ran.returncode == code, f"{line}\n{ran.stdout[-1500:]}\n{ran.stderr[-1500:]}"
+
+
+@contextlib.contextmanager
+def served(typed: dict) -> Iterator[None]:
+    """A server that says its address, and ends as it should."""
+    with subprocess.Popen(**typed, stdout=subprocess.PIPE, start_new_session=True) as server:
+        assert any("http://127.0.0.1:" in line for line in server.stdout)
+        yield
+        os.killpg(server.pid, signal.SIGTERM)
+        assert server.wait(60) == 0
