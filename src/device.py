@@ -114,7 +114,7 @@ def open_device(run: RunConfig) -> None:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         rule, known = f"cannot be opened: {reason}", "CPU runs everywhere"
         raise ConfigError("device_target", rule, run.device_target, known) from None
-    if in_cluster():
+    if in_cluster() and not cluster.is_joined():
         _join_cluster()
     ms.set_context(mode=ms.PYNATIVE_MODE if run.graph_mode else ms.GRAPH_MODE)
     if run.graph_kernel and run.device_target == "CPU" and not run.graph_mode:

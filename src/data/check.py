@@ -19,7 +19,7 @@ from src.data.fixed_split import fixed_split
 from src.data.image_source import ImageList, Source, readable
 from src.data.inspection import Inspection, inspect_files, inspect_packed
 from src.data.listed import LIST_SUFFIXES
-from src.data.sources import is_hidden, is_image_name, open_source, walk_class
+from src.data.sources import is_hidden, is_image_name, is_text, open_source, walk_class
 from src.device import num_cores
 from src.errors import ConfigError, DataError
 
@@ -78,24 +78,28 @@ class Split:
         return shown(self.prefix + self.images.paths[index])
 
 
-def check(config: CheckConfig) -> None:
+def check(config: CheckConfig, key: str = "--check") -> None:
     """Print a summary of every split and everything that is wrong with it. Nothing is written.
+
+    Args:
+        config: which data set.
+        key: by which the user named it.
 
     Raises:
         DataError: there are findings, or there is no data set.
         ConfigError: a list without num_classes.
     """
-    findings = look_through(config).findings
+    findings = look_through(config, key).findings
     if findings:
         count = sum(map(len, findings.values()))
         kinds = ", ".join(f"{len(names)} {kind}" for kind, names in findings.items())
         raise DataError(shown(config.check), f"{count} finding{'s' * (count > 1)}, listed above", kinds)
 
 
-def look_through(config: CheckConfig) -> Report:
+def look_through(config: CheckConfig, key: str = "--check") -> Report:
     """As `check`, for callers that go on with findings."""
     report = Report()
-    splits = _open_splits(config, report)
+    splits = _open_splits(config, key, report)
     workers = min(config.num_parallel_workers, num_cores())
     records = []
     for split in splits:
@@ -124,11 +128,11 @@ def encodable(line: str) -> str:
 # Which images there are
 
 
-def _open_splits(config: CheckConfig, report: Report) -> list[Split]:
+def _open_splits(config: CheckConfig, key: str, report: Report) -> list[Split]:
     root = Path(config.check)
     is_list = config.set == "list"
     if not (root.is_dir() or (is_list and root.is_file())):
-        raise DataError("--check", "no such file or folder" if is_list else "no such folder", shown(config.check))
+        raise DataError(key, "no such file or folder" if is_list else "no such folder", shown(config.check))
     if config.set in ("ImageNet", "folder", "digits"):
         with readable(root):
             return _open_folders(root, config.val_fraction, report)
@@ -174,6 +178,8 @@ def list_folder(folder: Path, prefix: str, report: Report) -> ImageList:
             kind = "images beside the class folders, ignored" if is_image_name(name) else _OTHER_FILES
             report.note(kind, shown(prefix + name))
             continue
+        if not is_text(name):
+            report.find("class folders whose names are not UTF-8", shown(prefix + name))
         found = []
         for path in sorted(_files_below(folder, name, prefix, report)):
             if is_image_name(path):

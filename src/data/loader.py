@@ -5,7 +5,8 @@ Shape letters: B batch, C channels, Y X rows and columns, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,6 +20,9 @@ from src.data.transforms import EvalTransform, TrainTransform
 from src.data.workers import WHOLE, BatchReader, Layout, Part
 from src.device import num_cores
 from src.errors import DataError
+
+# Images that cannot be read, of which more are only counted.
+_SHOWN = 10
 
 OnBadImage = Literal["error", "skip"]
 # What a reader calls the two kinds of batches.
@@ -234,3 +238,14 @@ def read_eval(reader: BatchReader) -> Iterator[EvalBatch]:
     """All evaluation batches."""
     for arrays in reader.read(VAL, range(len(reader.batches[VAL]))):
         yield EvalBatch(*arrays)
+
+
+def print_left_out(left_out: Iterable[str], told: int = 0) -> None:
+    """How many images could not be read, and the first few of them; without those ``told`` that were told before."""
+    new = list(left_out)[told:]
+    if new:
+        print(f"warning: left out, cannot be read: {len(new)}{' more' * (told > 0)} of the images", file=sys.stderr)
+        for line in new[:_SHOWN]:
+            print(f"warning: {line}", file=sys.stderr)
+        if len(new) > _SHOWN:
+            print(f"warning: and {len(new) - _SHOWN} more", file=sys.stderr)

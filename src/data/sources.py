@@ -18,6 +18,9 @@ from src.errors import DataError
 from src.schema import DataConfig
 
 # What operating systems and tools leave in folders; hidden names are left out as well.
+# Names of parts, in lower case, that would pass for classes; and those of them that mean val.
+_VAL_WORDS = {"valid", "validation"}
+_SPLIT_WORDS = {"train", "training", "val", "test", "testing", *_VAL_WORDS}
 _SYSTEM_FOLDERS = {"__MACOSX", "System Volume Information", "$RECYCLE.BIN", "lost+found"}
 
 
@@ -78,6 +81,9 @@ def list_class_folders(folder: Path) -> ImageList:
         class_names = folder_names(folder)
         if len(class_names) < 2:
             raise DataError(folder, "must hold at least two class folders", ", ".join(class_names) or "none")
+        bad = [name for name in class_names if not is_text(name)]
+        if bad:
+            raise DataError(folder, "must hold class folders whose names are UTF-8: rename it", ascii(bad[0]))
         paths: list[str] = []
         labels: list[int] = []
         empty = []
@@ -107,6 +113,11 @@ def class_folders(root: Path) -> list[str]:
 
 def _open_folder(root: Path, split: str, val_fraction: float) -> ImageList:
     has_train, has_val = (root / "train").is_dir(), (root / "val").is_dir()
+    names = folder_names(root)
+    words = {name.lower() for name in names}
+    is_parts = bool(words) and words <= _SPLIT_WORDS
+    if (is_parts and not (has_train or has_val)) or (has_train and not has_val and words & _VAL_WORDS):
+        raise DataError(root, "must call its parts train and val, or hold class folders", ", ".join(names))
     if val_fraction and not has_val:
         return fixed_split(list_class_folders(root / "train" if has_train else root), split, val_fraction)
     folder = root / split
@@ -147,6 +158,11 @@ def walk_class(
         seen.add(real)
         folders[:] = [f for f in folders if not is_hidden(f)]
         yield parent[start:], folders, [f for f in files if not is_hidden(f)]
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is valid UTF-8, as names in a manifest have to be."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def is_image_name(name: str) -> bool:

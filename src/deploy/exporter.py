@@ -76,6 +76,7 @@ def describe(
 ) -> ModelInfo:
     """What lies beside an exported file: ``target``, of images of this shape, from these weights."""
     model, export = config.model, config.export
+    transform = EvalTransform.from_config(config.data, model.image_size)
     return ModelInfo(
         arch=model.arch,
         file=target.name,
@@ -87,7 +88,7 @@ def describe(
         num_classes=model.num_classes,
         class_names=manifest.class_names if manifest else None,
         input=InputInfo(name="image_BCYX", shape=shape, dtype="float32"),
-        transform=TransformInfo.of(EvalTransform.from_config(config.data, model.image_size)),
+        transform=TransformInfo.of(transform, config.data.exif_orientation),
         source=str(weights),
         source_sha256=sha256(weights),
         versions=versions(),

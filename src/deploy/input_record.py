@@ -15,7 +15,7 @@ Stamp = tuple[int, int]
 
 
 class InputRecord:
-    """A file of JSON lines: the transform, then a line for each file that is done, with the stamp of its image.
+    """A file of JSON lines: how images are read, then a line for each file that is done, with the stamp of its image.
 
     Lines behind another transform count for nothing. A line follows its file, so that a killed call loses no more than
     the files that it was at. Close it, or use it in a ``with``.
@@ -23,14 +23,15 @@ class InputRecord:
     Args:
         path: the file, made where it is missing.
         transform: of all images.
+        exif_orientation: whether images are turned as their cameras say.
 
     Attributes:
         names: of all files that the record knew when it was opened, with whatever transform.
         added: how many files were added since.
     """
 
-    def __init__(self, path: Path, transform: EvalTransform):
-        head = json.dumps({"transform": transform.as_dict()})
+    def __init__(self, path: Path, transform: EvalTransform, exif_orientation: bool = False):
+        head = json.dumps({"transform": transform.as_dict(), "exif_orientation": exif_orientation})
         lines = _whole_lines(path)
         done = dict(filter(None, map(_parse, lines[1:])))
         self.names = set(done)

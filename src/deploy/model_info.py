@@ -28,6 +28,7 @@ class TransformInfo(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[schema.Positive, schema.Positive, schema.Positive]
     resize_size: int
+    exif_orientation: bool = False
 
     @model_validator(mode="after")
     def _check_resize_size(self) -> TransformInfo:
@@ -36,13 +37,13 @@ class TransformInfo(BaseModel):
         return self
 
     @classmethod
-    def of(cls, transform: EvalTransform) -> TransformInfo:
-        """The description of a transform."""
-        return cls(**transform.as_dict(), resize_size=transform.resize_size)
+    def of(cls, transform: EvalTransform, exif_orientation: bool = False) -> TransformInfo:
+        """The description of a transform, and of whether images are turned first as their cameras say."""
+        return cls(**transform.as_dict(), resize_size=transform.resize_size, exif_orientation=exif_orientation)
 
     def transform(self) -> EvalTransform:
         """The transform that is described."""
-        return EvalTransform(**self.model_dump(exclude={"resize_size"}))
+        return EvalTransform(**self.model_dump(exclude={"resize_size", "exif_orientation"}))
 
 
 class InputInfo(BaseModel):

@@ -77,6 +77,7 @@ def run_job(request: Request) -> None:
         from src.models import resolved
         from src.weights.class_count import with_class_count
 
-        preview(resolved(with_class_count(request.config, new_head=True)), request.target)
+        counted = with_class_count(request.config, by_weights=False, by_images=True)
+        preview(resolved(counted), request.target)
     else:
         preprocess(request)

@@ -71,13 +71,15 @@ def preprocess(config: PreprocessConfig) -> Path:
         raise DataError("data_path", "no such folder", folder)
     is_cifar = config.dataset_name == "cifar10"
     images = _open_cifar(folder) if is_cifar else _open_class_folders(folder)
-    transform = IMAGENET
+    transform, exif_orientation = IMAGENET, False
     if config.model_info is None:
         print("warning: no --model_info: 224 pixels, crop 0.9 and ImageNet's mean and std are assumed", file=sys.stderr)
     else:
         info = read_model_info(Path(config.model_info))
-        transform = info.transform.transform()
+        transform, exif_orientation = info.transform.transform(), info.transform.exif_orientation
         images = _with_labels_of(images, info.class_names, info.num_classes)
+    if not is_cifar:
+        images = replace(images, source=replace(images.source, exif_orientation=exif_orientation))
     output = Path(config.output_path)
     with locked(output, "output_path"):
         unreadable = _write_inputs(images, transform, output, config.strict)
@@ -140,7 +142,8 @@ def _write_inputs(images: _Inputs, transform: EvalTransform, output: Path, stric
     names = input_names(list(images.names))
     known = _names_of_earlier_labels(output)
     (output / LABEL_FILE).unlink(missing_ok=True)
-    with InputRecord(output / RECORD_FILE, transform) as record:
+    exif_orientation = getattr(images.source, "exif_orientation", False)
+    with InputRecord(output / RECORD_FILE, transform, exif_orientation) as record:
         _remove_left_over(output, (known | record.names) - set(names.values()))
         writer = _Writer(images, names, transform, output, strict, record)
         unreadable = writer.write_all()

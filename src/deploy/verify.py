@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Tensor
 
 from src.config import require_built
-from src.data.loader import EvalBatches, open_reader, read_eval
+from src.data.loader import EvalBatches, open_reader, print_left_out, read_eval
 from src.data.sources import open_split
 from src.data.subset import Subset, spread
 from src.data.transforms import EvalTransform
@@ -25,7 +25,7 @@ from src.deploy.model_info import ModelInfo, verified_model_info, version_1_of
 from src.deploy.results import read_logits
 from src.deploy.runner_inputs import image_names
 from src.device import open_device, package_version, versions
-from src.errors import ConfigError, ModelFileError, NumbersError
+from src.errors import ConfigError, DataError, ModelFileError, NumbersError
 from src.files import sha256, write_json
 from src.metrics import top_counts
 from src.models import build_configured_model, resolved
@@ -90,29 +90,27 @@ def verify(config: Config) -> list[Row]:
         ModelFileError: a file that is missing, damaged, or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
-    config = resolved(with_class_count(config))
+    config = resolved(with_class_count(config, by_images=True))
     limits = config.verify
     weights = given_weights(config.model)
     files = _exported_files(limits)
     transform = _one_transform(config, files)
     split = open_split(config.data, "val", config.model.num_classes)
     images = Subset(split, spread(split.labels, limits.num_images))
-    stored = {}
+    batches = EvalBatches(images, transform, config.data.batch_size, on_bad_image=config.data.on_bad_image)
+    answers, read_N = _computed(config, weights, files, batches)
     if limits.result_dir:
-        logits_NK = read_logits(Path(limits.result_dir), list(image_names(split)))
-        stored[RESULTS] = Answers(logits_NK[list(images.indices)])
-    batches = EvalBatches(images, transform, config.data.batch_size)
-    answers = _computed(config, weights, files, batches) | stored
-    rows = compare(answers, np.array(images.labels))
+        answers[RESULTS] = Answers(_stored_logits(Path(limits.result_dir), images, read_N))
+    rows = compare(answers, np.array(images.labels)[read_N])
     print(format_table(rows))
     bad = [row for row in rows if not row.is_accepted(limits)]
-    facts = {"accepted": not bad, "images": len(images), "rows": [asdict(row) for row in rows]}
+    facts = {"accepted": not bad, "images": len(read_N), "rows": [asdict(row) for row in rows]}
     write_json(Path(config.checkpoint.output_dir) / "verify.json", facts | _record(config, weights, files, answers))
     if bad:
         names = ", ".join(f"{row.backend} by {row.max_difference:.2e}, agreement {row.agreement:.2%}" for row in bad)
         rule = f"differs from the checkpoint by more than {limits.tolerance:g}, or in more than "
         raise NumbersError("verify", f"{rule}{1 - limits.min_agreement:.2%} of the first classes", names)
-    print(f"=> verify success: {len(rows)} backends agree on {len(images)} images {_limits_of(rows, limits)}")
+    print(f"=> verify success: {len(rows)} backends agree on {len(read_N)} images {_limits_of(rows, limits)}")
     return rows
 
 
@@ -138,16 +136,18 @@ def _exported_files(limits: VerifyConfig) -> list[Exported]:
 def _one_transform(config: Config, files: list[Exported]) -> EvalTransform:
     """The transform of the config, which the exported files must have been made for too."""
     transform = EvalTransform.from_config(config.data, config.model.image_size)
+    wanted = {**transform.as_dict(), "exif_orientation": config.data.exif_orientation}
     for one in files:
-        info = one.info.transform
-        if info.transform() != transform:
-            differing = {k: v for k, v in transform.as_dict().items() if getattr(info, k) != v}
+        differing = {key: value for key, value in wanted.items() if getattr(one.info.transform, key) != value}
+        if differing:
             raise ModelFileError(one.path, "was exported for other preprocessing than the config's", differing)
     return transform
 
 
-def _computed(config: Config, weights: Path, files: list[Exported], batches: EvalBatches) -> dict[str, Answers]:
-    """The answers of the checkpoint and of every file, for all images."""
+def _computed(
+    config: Config, weights: Path, files: list[Exported], batches: EvalBatches
+) -> tuple[dict[str, Answers], np.ndarray]:
+    """The answers of the checkpoint and of every file, and the places of the images that could be read."""
     open_device(config.run)
     model = with_numerics(config.model, weights)
     net = build_configured_model(model)
@@ -157,11 +157,28 @@ def _computed(config: Config, weights: Path, files: list[Exported], batches: Eva
         for one in files:
             backends[one.backend] = _open(one, config.verify, batches, Path(folder))
         with open_reader(config.data.num_parallel_workers, val=batches) as reader:
-            for batch in read_eval(reader):
-                count = int(np.count_nonzero(~batch.is_padding_B))
+            read: list[np.ndarray] = []
+            for step, batch in enumerate(read_eval(reader)):
+                is_read_B = ~batch.is_padding_B
+                read.append(step * batches.batch_size + np.flatnonzero(is_read_B))
+                # Images first, then filling: where one cannot be read, a row in the middle is filling.
+                image_BCYX = batch.image_BCYX[np.argsort(batch.is_padding_B, kind="stable")]
                 for backend in backends.values():
-                    backend.add(batch.image_BCYX, count)
-        return {name: backend.answers() for name, backend in backends.items()}
+                    backend.add(image_BCYX, int(np.count_nonzero(is_read_B)))
+        print_left_out(reader.left_out)
+        read_N = np.concatenate(read)
+        if not len(read_N):
+            raise DataError("on_bad_image", "no image of the split val can be read")
+        return {name: backend.answers() for name, backend in backends.items()}, read_N
+
+
+def _stored_logits(folder: Path, images: Subset, read_N: np.ndarray) -> np.ndarray:
+    """The results that the C++ runner left of the images that were read; it has none of the others."""
+    unreadable = {images.indices[place] for place in range(len(images))} - {images.indices[place] for place in read_N}
+    places = [place for place in range(len(images.source)) if place not in unreadable]
+    names = image_names(images.source)
+    logits_MK = read_logits(folder, [names[place] for place in places])
+    return logits_MK[np.searchsorted(places, np.array(images.indices)[read_N])]
 
 
 def _open(one: Exported, settings: VerifyConfig, batches: EvalBatches, folder: Path) -> Backend:

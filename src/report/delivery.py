@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from src.deploy.cpp_runner import PROJECT, built_runner
 from src.deploy.exporter import export_model
 from src.deploy.verify import verify
+from src.device import check_installation
+from src.errors import ConfigError
 from src.schema import Config
 
 
@@ -29,6 +32,20 @@ def deliver(config: Config, weights: Path) -> None:
         _export(config, file_format="MINDIR", ir_version=1, file_name=f"{mindir.stem}_v1")
     files = {"mindir_path": str(mindir), "onnx_path": str(onnx), "result_dir": None}
     verify(config.model_copy(update={"verify": config.verify.model_copy(update=files)}))
+
+
+def require_deliverable(config: Config) -> None:
+    """What `deliver` needs is there: said before a run, and not at its end.
+
+    Raises:
+        ConfigError: no images to compare on.
+        UserError: a package is missing, or the C++ runner that is wanted cannot be built.
+    """
+    if not config.run.do_val:
+        raise ConfigError("verified_export", "compares on the images of val, which needs do_val", False, "True")
+    check_installation(("onnx", "onnxruntime"))
+    if config.verify.runner:
+        built_runner(PROJECT)
 
 
 def _export(config: Config, **values: object) -> Path:

@@ -32,7 +32,7 @@ from src.weights.write import write_ckpt
 
 BEST = "best.ckpt"
 # What may differ between the two halves of a run without changing its numbers.
-_FREE_SECTIONS = ("checkpoint", "evaluation", "export", "verify", "run")
+_FREE_SECTIONS = ("checkpoint", "evaluation", "export", "verify", "run", "pipeline")
 _FREE_KEYS = {"data_url", "num_parallel_workers", "pretrained", "reset_head", "use_ema", "teacher_pretrained"}
 # What says how many images an update has is looked at by itself.
 _FREE_KEYS |= {"batch_size", "accumulation_step"}

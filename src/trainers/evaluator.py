@@ -6,7 +6,6 @@ Shape letters: B batch, N images, K classes.
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from mindspore import Tensor, nn
 from src.config import require_built
 from src.data.build import eval_batches_of
 from src.data.eval_sets import EvalSet, open_eval_set
-from src.data.loader import EvalBatch, open_reader, read_eval
+from src.data.loader import EvalBatch, open_reader, print_left_out, read_eval
 from src.device import num_ranks, open_device, rank
 from src.errors import DataError, NumbersError
 from src.metrics import PREDICTION, TopCounts, counts_of, predictions
@@ -29,8 +28,6 @@ from src.weights.class_count import with_class_count
 from src.weights.load import given_weights, load_given_weights
 from src.weights.manifest import verified_manifest
 from src.weights.numerics import with_numerics
-
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -100,17 +97,6 @@ def _of_all_images(parts: list[np.ndarray]) -> np.ndarray:
     return prediction_N[prediction_N["index"] >= 0]
 
 
-def print_left_out(left_out: Iterable[str], told: int = 0) -> None:
-    """How many images could not be read, and the first few of them; without those ``told`` that were told before."""
-    new = list(left_out)[told:]
-    if new:
-        print(f"warning: left out, cannot be read: {len(new)}{' more' * (told > 0)} of the images", file=sys.stderr)
-        for line in new[:_SHOWN]:
-            print(f"warning: {line}", file=sys.stderr)
-        if len(new) > _SHOWN:
-            print(f"warning: and {len(new) - _SHOWN} more", file=sys.stderr)
-
-
 @dataclass(frozen=True)
 class Evaluation:
     """A set of weights on a set of images.
@@ -146,7 +132,7 @@ def evaluate_checkpoint(config: Config) -> Evaluation:
         ModelFileError: weights that are missing, damaged or of another model.
     """
     require_built(config, BUILT_FOR_EVALUATION)
-    config = resolved(with_class_count(config))
+    config = resolved(with_class_count(config, by_images=config.evaluation.eval_set == "val"))
     weights = given_weights(config.model)
     manifest = verified_manifest(weights)
     eval_set = open_eval_set(config, manifest and manifest.class_names)

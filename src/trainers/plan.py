@@ -94,12 +94,12 @@ def summary_lines(trainer: Trainer, path: Path, begin: str) -> list[str]:
     ]
 
 
-def next_commands(path: Path, arch: str) -> list[str]:
+def next_commands(path: Path, config: Config) -> list[str]:
     """What to type next, with the files of a run; nothing without weights to go on with.
 
     Args:
         path: the run directory.
-        arch: of the network.
+        config: of the run, resolved.
     """
     best = path / BEST
     if not best.is_file():
@@ -107,16 +107,17 @@ def next_commands(path: Path, arch: str) -> list[str]:
     epochs = [record for record in read_records(path / METRICS_JSONL) if record["kind"] == "epoch"]
     record = next(record for record in epochs if record["epoch"] == best_epoch(epochs))
     top1 = record.get("ema_top1", record["top1"])
-    config, weights, mindir = (
-        shlex.quote(str(one)) for one in (path / "config.yaml", best, path.parent / f"{arch}.mindir")
-    )
-    given = f"--config {config} --pretrained {weights}"
+    mindir = path.parent / f"{config.export.file_name or config.model.arch}.mindir"
+    recipe, weights, exported = (shlex.quote(str(one)) for one in (path / "config.yaml", best, mindir))
+    # The accuracy above is the average's.
+    weights += " --use_ema True" if "ema_top1" in record else ""
+    given = f"--config {recipe} --pretrained {weights}"
     return [
         f"best top-1 {top1:.2%}, of epoch {record['epoch']}. What can be done with it:",
         f"  python eval.py {given} --metrics per_class --report report.html",
         f"  python predict.py --pretrained {weights} IMAGE_OR_FOLDER",
-        f"  python export.py {given}",
-        f"  python verify.py {given} --mindir_path {mindir}",
+        f"  python export.py {given} --file_format MINDIR --ir_version 3",
+        f"  python verify.py {given} --mindir_path {exported}",
     ]
 
 

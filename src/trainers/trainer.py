@@ -102,7 +102,7 @@ def open_run(config: Config) -> tuple[Trainer, Path]:
         UserError: what cannot be, of configuration, data and weights.
     """
     require_built(config, BUILT_FOR_TRAINING)
-    config = resolved(with_class_count(config, new_head=True))
+    config = resolved(with_class_count(config, by_weights=False, by_images=True))
     run_epochs(config.schedule)
     open_device(config.run)
     # Importing MindSpore and joining a cluster start threads.

@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.cluster import wait_for_all_ranks
-from src.data.loader import TRAIN, EvalBatch, EvalBatches, TrainBatches, read_eval
+from src.data.loader import TRAIN, EvalBatch, EvalBatches, TrainBatches, print_left_out, read_eval
 from src.data.random_numbers import drop_keys
 from src.data.workers import BatchReader
 from src.device import StopRequest, num_ranks
@@ -24,7 +24,7 @@ from src.schema import Config
 from src.trainers.checkpoints import BEST, RunFolder, best_epoch
 from src.trainers.collective import broadcast_from_first, require_equal_on_all_ranks, sum_over_ranks
 from src.trainers.ema import MovingAverage, decay_at
-from src.trainers.evaluator import EvalResult, evaluate, print_left_out
+from src.trainers.evaluator import EvalResult, evaluate
 from src.trainers.guards import Guards
 from src.trainers.optimizers import Optimizer
 from src.trainers.precision import LossScale

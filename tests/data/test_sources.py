@@ -241,6 +241,25 @@ def test_folders_without_val_are_split(root):
     assert val.paths == open_source("folder", "data", "val", 2, val_fraction=0.4).paths
 
 
+@pytest.mark.parametrize("names", [("Train", "Val"), ("training", "validation"), ("train", "valid", "test")])
+def test_parts_of_other_names_are_no_classes(names):
+    for name in names:
+        write_folders(Path("data") / name, {"bee": 2, "ant": 2})
+    with pytest.raises(DataError, match=rf"data: must call its parts train and val.* Received: {', '.join(sorted(names))}$"):
+        open_source("folder", "data", "train", 2, val_fraction=0.4)
+
+
+def test_a_test_part_of_its_own_stays_out(root):
+    (root / "val").rename(root / "test")
+    assert len(open_source("folder", "data", "train", 2, val_fraction=0.4)) == 3
+
+
+def test_class_names_have_to_be_text(root):
+    (root / "train" / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(DataError, match=r"names are UTF-8: rename it. Received: 'caf\\udce9'$"):
+        list_class_folders(root / "train")
+
+
 def test_a_val_of_its_own_goes_before_the_fraction(root):
     for split in ("train", "val"):
         assert open_source("folder", str(root), split, 2, val_fraction=0.4) == open_source(

@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.data.transforms import read_image
 from src.deploy import runner_inputs
+from src.deploy.model_info import TransformInfo
 from src.deploy.results import class_names, read_labels
 from src.deploy.runner_inputs import PreprocessConfig, preprocess
 from src.errors import DataError, ModelFileError
@@ -45,6 +46,21 @@ def test_files_hold_the_evaluation_transform(data, tmp_path, capsys):
         array_CYX = np.fromfile(output / "img_data" / f"{name.removesuffix('.png')}.bin", np.float32)
         np.testing.assert_array_equal(array_CYX.reshape(3, 16, 16), TRANSFORM(read_image(data / name)))
     assert capsys.readouterr().out == "[INFO] Completed! Total 7 data.\n"
+
+
+def test_images_are_turned_as_for_the_exported_network(data, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    with Image.open(data / "circle" / "0.png") as image:
+        image.save(data / "circle" / "0.png", exif=exif)
+    output = tmp_path / "o"
+    for is_turned in (False, True):
+        info = description(transform=TransformInfo.of(TRANSFORM, is_turned))
+        (tmp_path / "x.json").write_text(info.model_dump_json())
+        preprocess(PreprocessConfig(data_path=str(data), model_info=str(tmp_path / "x.json"), output_path=str(output)))
+        array_CYX = np.fromfile(output / "img_data" / "circle" / "0.bin", np.float32).reshape(3, 16, 16)
+        expected = TRANSFORM(read_image(data / "circle" / "0.png", exif_orientation=is_turned))
+        np.testing.assert_array_equal(array_CYX, expected)
 
 
 def test_unreadable_images_are_named_and_left_out(data, tmp_path, capsys):

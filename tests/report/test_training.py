@@ -1,5 +1,6 @@
 """The report at the end of a run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def test_a_moving_average_is_what_is_reported(data):
 
 @pytest.mark.slow
 def test_ranks_write_one_report(data, tmp_path):
-    words = small_run.arguments(data, "out", epochs=2, report=True)
+    words = small_run.arguments(data, "out", epochs=2, report=True, verified_export=True)
     ran = python(ROOT / "distribute.py", "--device_num", 2, ROOT / "train.py", *words, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
+    (verified,) = tmp_path.rglob("verify.json")
+    assert json.loads(verified.read_text())["accepted"]
     (target,) = tmp_path.rglob("report.html")
     assert best_top1(target.parent) in target.read_text(encoding="utf-8")

@@ -139,7 +139,8 @@ def test_settings_may_change_where_the_checkpoint_is_named(folder, tmp_path, cap
 
 def test_keys_of_other_commands_change_no_run(folder, tmp_path):
     newest = folder.path / "vit_tiny_patch16_2240-4_5.ckpt"
-    assert open_folder(tmp_path, metrics="per_class", tolerance=0.5).find_resume().path == newest
+    free = {"metrics": "per_class", "tolerance": 0.5, "report": True, "verified_export": True, "check_images": "warn"}
+    assert open_folder(tmp_path, **free).find_resume().path == newest
 
 
 def test_a_run_that_went_back_goes_on_from_there(folder, tmp_path):

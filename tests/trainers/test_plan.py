@@ -1,5 +1,6 @@
 """What is said before a run and after it: memory, and commands that work."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_the_summary_says_what_will_run(data):
 
 
 def test_the_next_commands_are_commands(whole_run, data):
-    lines = next_commands(whole_run, "vit_tiny_patch16_224")
+    lines = next_commands(whole_run, small_run.config(data, whole_run.parent))
     best = max(line["top1"] for line in small_run.epoch_records(whole_run))
     assert lines[0].startswith(f"best top-1 {best:.2%}, of epoch ")
     words = [shlex.split(line) for line in lines[1:]]
@@ -100,5 +101,16 @@ def test_the_next_commands_are_commands(whole_run, data):
     assert config.verify.mindir_path == str(whole_run.parent / "vit_tiny_patch16_224.mindir")
 
 
-def test_without_weights_there_is_nothing_to_type(tmp_path):
-    assert next_commands(tmp_path, "vit_tiny_patch16_224") == []
+def test_the_next_commands_are_about_the_average_and_its_file(data, tmp_path):
+    (tmp_path / "ckpt_0").mkdir()
+    (tmp_path / "ckpt_0" / "best.ckpt").touch()
+    record = {"kind": "epoch", "epoch": 1, "step": 3, "top1": 0.5, "ema_top1": 0.75}
+    (tmp_path / "ckpt_0" / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    first, *lines = next_commands(tmp_path / "ckpt_0", small_run.config(data, tmp_path, file_name="pets"))
+    assert first.startswith("best top-1 75.00%, of epoch 1.")
+    assert all(" --use_ema True" in line for line in lines)
+    assert lines[-1].endswith(f"--mindir_path {tmp_path / 'pets.mindir'}")
+
+
+def test_without_weights_there_is_nothing_to_type(data, tmp_path):
+    assert next_commands(tmp_path, small_run.config(data, tmp_path)) == []

@@ -43,21 +43,28 @@ def folders(root: Path, *names: str) -> Path:
 @pytest.mark.parametrize("below", ["", "train", "val"])
 def test_class_folders_are_counted_without_hidden_ones(tmp_path, below):
     data = folders(tmp_path / "data", *(f"./{below}/{name}" for name in ("a", "b", "c", ".cache")))
-    assert with_class_count(config(data)).model.num_classes == 3
+    assert with_class_count(config(data), by_images=True).model.num_classes == 3
 
 
 def test_a_given_count_stays(tmp_path, weights):
     data = folders(tmp_path / "data", "a", "b", "c")
-    assert with_class_count(config(data, num_classes=5, pretrained=weights)).model.num_classes == 5
+    given = config(data, num_classes=5, pretrained=weights)
+    assert with_class_count(given, by_images=True).model.num_classes == 5
 
 
 def test_weights_are_asked_first_but_for_a_new_head(tmp_path, weights):
     given = config(folders(tmp_path / "data", "a", "b", "c"), pretrained=weights)
-    assert with_class_count(given).model.num_classes == 7
-    assert with_class_count(given, new_head=True).model.num_classes == 3
+    assert with_class_count(given, by_images=True).model.num_classes == 7
+    assert with_class_count(given, by_weights=False, by_images=True).model.num_classes == 3
+
+
+def test_a_folder_that_a_command_does_not_open_says_nothing(tmp_path):
+    folders(tmp_path / "data", "digits")
+    foreign = config(tmp_path / "data", pretrained=str(tmp_path / "deit.pth"))
+    assert with_class_count(foreign).model.num_classes is None
 
 
 @pytest.mark.parametrize(("name", "kind"), [("nothing", "folder"), ("data", "ImageNet"), ("data", "list")])
 def test_where_nothing_says_it_the_arch_does(tmp_path, name, kind):
     folders(tmp_path / "data", "a", "b", "c")
-    assert with_class_count(config(tmp_path / name, kind)).model.num_classes is None
+    assert with_class_count(config(tmp_path / name, kind), by_images=True).model.num_classes is None
