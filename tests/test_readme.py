@@ -74,6 +74,7 @@ def test_the_chinese_page_says_the_same():
     chinese = (ROOT / "README_CN.md").read_text(encoding="utf-8")
     for ours, theirs in zip(parts(TEXT), parts(chinese), strict=True):
         assert ours == theirs
+    assert not re.search(r"@\w+@", TEXT + chinese)
 
 
 def part(heading: str) -> str:
