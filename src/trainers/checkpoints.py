@@ -117,7 +117,7 @@ class RunFolder:
         if choice != "auto" and self.origin != os.fspath(Path(choice).resolve()):
             here = [read_manifest(path).state.get("branch", 0) for path in committed_checkpoints(self.path)[:1]]
             self.branch, self.origin = max([-1, *here]) + 1, os.fspath(Path(choice).resolve())
-        return self._step_here(manifest), manifest.state
+        return self.step_of(manifest), manifest.state
 
     def save(
         self,
@@ -214,7 +214,7 @@ class RunFolder:
                 print(f"warning: {error}; trying the one before", file=sys.stderr)
         return None
 
-    def _step_here(self, manifest: Manifest) -> int:
+    def step_of(self, manifest: Manifest) -> int:
         """The updates that are done, where an update may have another size than when the checkpoint was written."""
         before = manifest.state.get("update_size", self.update_size)
         epoch, step_in_epoch = divmod(manifest.step, manifest.steps_per_epoch)

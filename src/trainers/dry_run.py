@@ -14,6 +14,7 @@ from src.errors import ConfigError
 from src.schema import Config
 from src.trainers.checkpoints import Resumed
 from src.trainers.plan import print_plan, summary_lines
+from src.trainers.schedules import run_epochs
 from src.trainers.trainer import folder_of, open_run, put_weights
 
 
@@ -29,9 +30,11 @@ def dry_run(config: Config) -> None:
             batches.fill(0, new_arrays(batches.layout))
         if rank() == 0:
             _require_writable(path)
-            found = folder_of(trainer, path).find_resume()
+            folder = folder_of(trainer, path)
+            found = folder.find_resume()
             put_weights(trainer, found)
-            print_plan(trainer, found.manifest.step if found else 0)
+            first = run_epochs(config.schedule).start * trainer.steps_per_epoch
+            print_plan(trainer, max(first, folder.step_of(found.manifest) if found else 0))
             print("\n".join(summary_lines(trainer, path, _begin(config, found))))
     print("=> dry run: nothing was trained or written")
 

@@ -245,7 +245,8 @@ def test_folders_without_val_are_split(root):
 def test_parts_of_other_names_are_no_classes(names):
     for name in names:
         write_folders(Path("data") / name, {"bee": 2, "ant": 2})
-    with pytest.raises(DataError, match=rf"data: must call its parts train and val.* Received: {', '.join(sorted(names))}$"):
+    found = ", ".join(sorted(names))
+    with pytest.raises(DataError, match=rf"data: must call its parts train and val.* Received: {found}$"):
         open_source("folder", "data", "train", 2, val_fraction=0.4)
 
 

@@ -36,6 +36,12 @@ def test_a_new_run_is_planned_and_leaves_nothing(data):
     assert contents(data) == before
 
 
+def test_a_run_that_starts_later_is_planned_from_there(data):
+    code, said, _ = dry(data, start_epoch=2)
+    assert code == 0
+    assert "=> Start step: 6" in said
+
+
 def test_the_built_in_images_are_not_written():
     code, said, _ = command("train", "--config", ROOT / "configs" / "cct_2_3x2_digits.yaml", "--dry_run")
     assert code == 0
