@@ -166,7 +166,7 @@ def _parser(command: str, classes: Iterable[type[Section]], renamed: dict[str, s
             flags = [f"-{n}" if len(n) == 1 else f"--{n}" for n in names]
             if not flags:
                 continue
-            default = "required" if field.default is PydanticUndefined else f"default {field.default}"
+            default = "required" if field.default is PydanticUndefined else f"default {_shown(field.default)}"
             optional = dict(nargs="?", const="True") if field.annotation is bool else {}
             choices = ", ".join(map(str, _choices(field.annotation)))
             facts = f"one of {choices}; {default}" if choices else default
@@ -197,6 +197,13 @@ def _with_values(argv: list[str], own: type[Section]) -> list[str]:
         f"{word}=True" if word in switches and after.lower() not in {"true", "false"} else word
         for word, after in zip(argv, following, strict=True)
     ]
+
+
+def _shown(value: Any) -> str:
+    """A default as a flag's text."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "empty"
+    return "empty" if value is None else str(value)
 
 
 def _choices(annotation: Any) -> tuple:
