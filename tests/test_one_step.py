@@ -109,7 +109,9 @@ DROP_GOLDENS = {
 }
 
 
-@pytest.fixture(scope="module", params=["vit", "cct", pytest.param("tnt", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cct", "tnt"))]
+)
 def dropping(request) -> Replay:
     sine = {"positional_embedding": "sine"} if request.param == "cct" else {}
     replay = Replay(tiny(request.param, **DROPS, **sine), TINY_IMAGE_SIZE, clip_norm=None)

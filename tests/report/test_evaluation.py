@@ -111,6 +111,7 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_evaluated(data, weight
     assert not any(line.startswith("=> begin eval") for line in said)
 
 
+@pytest.mark.slow
 def test_two_ranks_write_what_one_writes(data, weights, tmp_path):
     keys = {"pretrained": weights, "batch_size": 2, "metrics": "per_class"}
     words = [*small_run.arguments(data, tmp_path / "out", **keys), "--results_csv", tmp_path / "results.csv"]

@@ -88,6 +88,7 @@ def test_what_cannot_be_is_said_before_the_run(photos, flags, line):
     assert (code, errors) == (2, [line])
 
 
+@pytest.mark.slow
 def test_a_report_is_written_where_backends_differ(photos):
     words = arguments(photos, verified_export=True, report=True, tolerance=1e-30)
     code, said, errors = command("train", *words)

@@ -191,6 +191,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_images_per_update(data, tmp
     assert read_manifest(folder / "vit_tiny_patch16_2240-4_6.ckpt").step == 24
 
 
+@pytest.mark.slow
 def test_another_setting_goes_on_where_the_checkpoint_is_named(whole_run, data, tmp_path, capsys):
     named = whole_run / "vit_tiny_patch16_2240-3_3.ckpt"
     train(small_run.config(data, tmp_path, resume=named, base_lr=1e-3))
