@@ -92,8 +92,6 @@ def has_no_gradient(name: str) -> bool:
     return name.endswith("attention_pool.bias")
 
 
-# The other Twins have the same layers, and windows besides; their logits are compared in every form.
-COMPOSED = [pytest.param(name, "composed", marks=pytest.mark.slow if name == PCPVT.name else []) for name in REFERENCES]
 # Of the networks that are made of the same kernels as others, the second form is left to the long tests.
 SECOND = [
     pytest.param(name, "native", marks=[] if name in {CCT.name, VIT.name, TNT.name} else pytest.mark.slow)
@@ -101,7 +99,7 @@ SECOND = [
 ]
 
 
-@pytest.mark.parametrize(("name", "form"), [*COMPOSED, *SECOND])
+@pytest.mark.parametrize(("name", "form"), [*((name, "composed") for name in REFERENCES), *SECOND])
 def test_loss_and_gradients_equal_the_authors(name, form):
     reference = REFERENCES[name]
     golden = reference.golden()

@@ -74,7 +74,8 @@ def as_a_user() -> None:
     ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_full_disk_keeps_what_was_saved(ranks, whole, data, tmp_path):
     # A run of another number of ranks goes on, too.
     job = Job(data, tmp_path, ranks, **FLAGS)

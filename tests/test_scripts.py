@@ -187,14 +187,8 @@ def test_no_ascend_here_is_one_line(folder):
     assert ran.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        pytest.param(signal.SIGINT, 75, marks=pytest.mark.slow),
-        (signal.SIGTERM, 75),
-        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
 def test_interrupted_training_goes_on(number, code, folder, tmp_path):
     words = [str(ROOT / "train.py"), "--config", "c.yaml", "--epochs", "20"]
     # Noise cannot be learnt.

@@ -174,7 +174,9 @@ UNSHIFTED = np.ones(3), np.zeros(3)
 
 
 @requires_oracles
-@pytest.mark.parametrize(("kind", "alpha", "tau"), [("hard", 0.5, 1.0), ("soft", 0.1, 3.0)])
+@pytest.mark.parametrize(
+    ("kind", "alpha", "tau"), [("hard", 0.5, 1.0), pytest.param("soft", 0.1, 3.0, marks=pytest.mark.slow)]
+)
 def test_five_steps_with_a_teacher_equal_the_authors_code_under_torch(kind, alpha, tau):
     """https://github.com/facebookresearch/deit losses.py; tolerances as in test_one_step."""
     golden = read_json(f"models/{DEIT.name}/train5_distill_{kind}.json")["f64"]
