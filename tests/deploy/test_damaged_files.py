@@ -75,8 +75,8 @@ def damages(path: Path, seeds: range) -> Iterator[str]:
         path.write_bytes(content[: rng.randrange(len(content))])
         yield f"{path.name} cut, seed {seed}"
         changed = bytearray(content)
-        for _ in range(rng.choice((1, 1, 2, 8))):
-            changed[rng.randrange(len(content))] = rng.randrange(256)
+        for place in rng.sample(range(len(content)), min(len(content), rng.choice((1, 1, 2, 8)))):
+            changed[place] ^= rng.randrange(1, 256)
         path.write_bytes(changed)
         yield f"{path.name} changed, seed {seed}"
     path.write_bytes(content)
@@ -139,7 +139,7 @@ def test_verify_with_a_damaged_description(name, seeds, folder):
 def test_verify_with_a_damaged_result(seeds, folder, monkeypatch):
     compute, answers = verify._computed, []
 
-    def once(*words: object) -> dict:
+    def once(*words: object) -> tuple:
         # The checkpoint's answers are the same every time.
         if not answers:
             answers.append(compute(*words))
