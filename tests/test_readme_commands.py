@@ -32,7 +32,8 @@ SHORT = {
 # What else makes a line small: networks and data of a full size take hours here.
 SMALLER = {
     "finetune_folder.yaml --data_url FOLDER": "--arch cct_2_3x2_32 --output_dir output/any",
-    "deit_small_patch16_224_cifar10.yaml": "--device_target CPU --batch_size 2 --epochs 1 --depth 1 --image_size 32",
+    "deit_small_patch16_224_cifar10.yaml": "--device_target CPU --batch_size 2 --epochs 1 --warmup_length 0 --depth 1 "
+    "--image_size 32",
     "--eval_set imagenet_a": "--depth 1 --device_target CPU",
 }
 NAMES = {"FOLDER": "photos", "WEIGHTS": "any.ckpt", "RANK_TABLE_FILE": "hccl.json"}
@@ -72,8 +73,9 @@ def prepare(folder: Path) -> None:
     write_cifar(folder / "data" / "cifar10", "CIFAR10", "binary")
     write_imagenet(folder)
     shutil.copy(next((folder / "data" / "digits" / "val" / "3").iterdir()), folder / "photo.jpg")
+    tensors = values(build_model("deit_small_patch16_224"))
     for name in "abc":
-        write_ckpt(folder / f"{name}.ckpt", values(build_model("deit_small_patch16_224", depth=1)))
+        write_ckpt(folder / f"{name}.ckpt", tensors)
     for size, pixels in (("tiny", 224), ("small", 32)):
         net = build_model(f"deit_{size}_patch16_224", depth=1, image_size=pixels)
         tensors = {name: np.ascontiguousarray(value) for name, value in values(net).items()}
